@@ -1,0 +1,40 @@
+# Every target runs from a fresh clone: what is missing is installed first, and nothing is installed twice.
+
+PYTHON_IN_VENV := .venv/bin/python
+# By way of the interpreter: the script in .venv/bin names its interpreter by a path that a moved clone breaks.
+LINT_IMPORTS := $(PYTHON_IN_VENV) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
+PYTEST_ARGS ?= -n 2 --dist loadfile -q
+# Two torch threads in each of two test processes would fight for two cores.
+TEST_THREADS ?= 1
+
+# albumentations would ask the network for its newest version at every import.
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint doctor readme clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Make .venv with the pinned packages; on Debian also the cross-compiler and the emulator
+	@./setup.sh
+
+demo: setup ## Walk the whole line: train, shrink to int8, schedule, run on an emulated Cortex-M7
+	@$(PYTHON_IN_VENV) -m detection.demo_line
+
+test: lint ## Check style and import contracts, then run every test (under ten minutes on two cores)
+	@OMP_NUM_THREADS=$(TEST_THREADS) $(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
+
+lint: setup ## Check style (ruff) and the arrows between the rooms (import-linter)
+	@$(PYTHON_IN_VENV) -m ruff check --quiet .
+	@report=$$($(LINT_IMPORTS) 2>&1) || { printf '%s\n' "$$report"; exit 1; }
+
+doctor: ## Show what is installed, what is missing, and the way out (needs no set-up)
+	@if [ -x $(PYTHON_IN_VENV) ]; then $(PYTHON_IN_VENV) -m detection.doctor; else python3 -m detection.doctor; fi
+
+readme: setup ## Write the tables of README.md anew from the artefacts
+	@$(PYTHON_IN_VENV) -m detection.readme
+
+clean: ## Remove caches and build outputs; .venv and runs/ stay
+	@rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache firmware/build
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

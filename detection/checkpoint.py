@@ -1,0 +1,161 @@
+"""Training state on disk: plain tensors, numbers and strings only, so that loading a stranger's file runs no code.
+
+Written whole or not at all: a kill in the middle of a save leaves the previous file.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from detection.arch import Arch
+from detection.model.detector import Detector
+
+FORMAT_VERSION = 1
+_REQUIRED = ("format_version", "arch", "config", "class_names", "ema", "epoch", "iteration")
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or one that does not fit what it is asked for."""
+
+
+@dataclass
+class Checkpoint:
+    """What `last.pt` and `best.pt` hold."""
+
+    arch: Arch
+    config: dict[str, Any]  # Config.as_dict()
+    class_names: tuple[str, ...]
+    ema: dict[str, torch.Tensor]  # what to evaluate and export
+    epoch: int  # epochs completed
+    iteration: int  # iterations completed
+    model: dict[str, torch.Tensor] = field(default_factory=dict)  # empty in best.pt
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)  # ema_updates, best_fitness, seconds, sums of the epoch
+    dataset_fingerprint: str = ""
+    rng_state: torch.Tensor | None = None  # torch's; data has a generator of its own per picture
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write atomically: temporary file beside it, fsync, rename."""
+    path = Path(path)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "arch": checkpoint.arch.model_dump_json(),
+        "config": json.dumps(checkpoint.config),
+        "class_names": list(checkpoint.class_names),
+        "ema": _on_cpu(checkpoint.ema),
+        "model": _on_cpu(checkpoint.model),
+        "optimizer": checkpoint.optimizer,
+        "scaler": checkpoint.scaler,
+        "epoch": checkpoint.epoch,
+        "iteration": checkpoint.iteration,
+        "progress": json.dumps(checkpoint.progress),
+        "dataset_fingerprint": checkpoint.dataset_fingerprint,
+        "rng_states": {"torch": checkpoint.rng_state if checkpoint.rng_state is not None else torch.get_rng_state()},
+        "git_commit": _git_commit(),
+        "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
+    }
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, from a newer version, or not ours.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give a file such as {path}/weights/best.pt")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its parsers meet: RuntimeError, UnpicklingError, EOFError, ...
+        reason = str(error).split("\n")[0][:120]
+        raise CheckpointError(f"{path}: damaged, or no checkpoint of Tessera: {reason}") from None
+    missing = [key for key in _REQUIRED if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise CheckpointError(f"{path}: no checkpoint of Tessera: '{missing[0]}' is missing")
+    if content["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format {content['format_version']} is newer than this program ({FORMAT_VERSION})")
+    try:
+        arch = Arch.model_validate_json(content["arch"])
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: its architecture is not valid: {error.errors()[0]['msg']}") from None
+    return Checkpoint(
+        arch=arch,
+        config=json.loads(content["config"]),
+        class_names=tuple(content["class_names"]),
+        ema=content["ema"],
+        epoch=content["epoch"],
+        iteration=content["iteration"],
+        model=content.get("model", {}),
+        optimizer=content.get("optimizer", {}),
+        scaler=content.get("scaler", {}),
+        progress=json.loads(content.get("progress", "{}")),
+        dataset_fingerprint=content.get("dataset_fingerprint", ""),
+        rng_state=content.get("rng_states", {}).get("torch"),
+    )
+
+
+def load_detector(path: str | Path) -> tuple[Detector, Checkpoint]:
+    """The averaged network of a checkpoint, in eval mode on the CPU, and the checkpoint itself."""
+    checkpoint = load_checkpoint(path)
+    detector = Detector(checkpoint.arch)
+    load_weights(detector, checkpoint.ema, checkpoint.arch, str(path))
+    return detector.eval(), checkpoint
+
+
+def load_weights(detector: Detector, state: dict[str, torch.Tensor], arch: Arch, where: str) -> None:
+    """Fill `detector` with the weights of a network `arch`.
+
+    Raises:
+        CheckpointError: the two architectures differ; the first differing layer is named.
+    """
+    for mine, theirs in zip(detector.arch.layers(), arch.layers(), strict=False):
+        if mine != theirs:
+            raise CheckpointError(
+                f"{where} is a checkpoint of another architecture: layer '{theirs.name}' "
+                f"({theirs.kind}, {theirs.channels} channels, kernel {theirs.kernel}, stride {theirs.stride}), here "
+                f"'{mine.name}' ({mine.kind}, {mine.channels}, {mine.kernel}, {mine.stride})"
+            )
+    if len(detector.arch.layers()) != len(arch.layers()):
+        raise CheckpointError(
+            f"{where} is a checkpoint of another architecture: {len(arch.layers())} layers, "
+            f"here {len(detector.arch.layers())}"
+        )
+    try:
+        detector.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{where}: weights do not fit: {str(error).splitlines()[-1].strip()}") from None
+
+
+def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu() for name, value in state.items()}
+
+
+def _git_commit() -> str:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""

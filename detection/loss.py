@@ -1,0 +1,57 @@
+"""What training minimises, as named terms, so that a term that is no number can be named."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detection.arch import Arch
+from detection.assign import Truth, assign, ignored_cells
+from detection.boxes import ciou, eiou
+from detection.config import LossConfig
+from detection.decode import decode_boxes, flatten
+
+
+class Loss(NamedTuple):
+    """Weighted terms, each a scalar; the number of cells that learn an object."""
+
+    terms: dict[str, Tensor]  # "box", "objectness" and, with several classes, "class"
+    positives: int
+
+    @property
+    def total(self) -> Tensor:
+        return sum(self.terms.values())  # type: ignore[return-value]
+
+
+def detection_loss(arch: Arch, outputs: tuple[Tensor, ...], truth: Truth, config: LossConfig) -> Loss:
+    """Loss of a batch: sums over cells divided by the number of assigned cells (at least 1)."""
+    cells = flatten(arch, outputs)
+    n_images = len(cells.objectness)
+    image, cell, target = assign(cells, truth, config.radius)
+    boxes = decode_boxes(cells.box[image, cell], cells.centers[cell], cells.strides[cell])
+    similarity, overlap = (eiou if config.box_kind == "eiou" else ciou)(boxes, truth.boxes[target])
+    quality = overlap.detach().clamp(0, 1)
+    scale = 1 / max(len(cell), 1)
+
+    wanted = torch.zeros_like(cells.objectness)
+    wanted[image, cell] = config.iou_floor + (1 - config.iou_floor) * quality
+    weight = (~ignored_cells(cells, truth, n_images)).float()
+    weight[image, cell] = 1.0
+    terms = {
+        "box": config.box * scale * (1 - similarity).sum(),
+        "objectness": config.objectness * scale * (weight * _objectness(cells.objectness, wanted, config)).sum(),
+    }
+    if cells.classes is not None:
+        one_hot = F.one_hot(truth.labels[target], arch.num_classes).float()
+        loss = F.binary_cross_entropy_with_logits(cells.classes[image, cell], one_hot, reduction="sum")
+        terms["class"] = config.classes * scale * loss
+    return Loss(terms, len(cell))
+
+
+def _objectness(logits: Tensor, wanted: Tensor, config: LossConfig) -> Tensor:
+    """Cross entropy with a soft target; "quality_focal" (Li et al., NeurIPS 2020) weighs it by |target - score|^2."""
+    loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    if config.objectness_kind == "bce":
+        return loss
+    return loss * (wanted - logits.sigmoid()) ** 2

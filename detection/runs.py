@@ -1,0 +1,100 @@
+"""The folder of a run, with the file names that Ultralytics users know; see README for the list."""
+
+import csv
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from datasets.strict import load_yaml
+from detection.config import Config, ConfigError
+from detection.distributed import World
+
+COLUMNS = (
+    "epoch",
+    "time",  # seconds of training so far
+    "train/box_loss",
+    "train/obj_loss",
+    "train/cls_loss",
+    "metrics/mAP50(B)",
+    "lr/pg0",
+    "iteration",
+    "images_per_s",
+)
+
+
+def new_run(root: str | Path, config: Config, world: World) -> Path:
+    """Create `root/name`, or `root/name2`, `name3`, ... and write args.yaml into it. Only the main process does so."""
+    number = 1
+    if not world.is_main:
+        return Path(root) / config.name  # it writes nothing
+    while True:
+        path = Path(root) / (config.name if number == 1 else f"{config.name}{number}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+    (path / "weights").mkdir()
+    write_text(path / "args.yaml", to_yaml(config))
+    return path
+
+
+def to_yaml(config: Config) -> str:
+    """Every setting with its value; reads back to the same configuration."""
+    return yaml.safe_dump(config.as_dict(), sort_keys=False, width=120)
+
+
+def show_cache(done: int, total: int) -> None:
+    """Progress of the decoding."""
+    if sys.stderr.isatty() or done == total:
+        print(f"\rdecoded {done} of {total} pictures", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def read_run(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of an existing run, with settings changed by `overrides`.
+
+    Raises:
+        ConfigError: no run there.
+    """
+    file = Path(path) / "args.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{path} is no run folder: {file} is missing")
+    return load_yaml(file, Config, overrides)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_results(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """results.csv: one line an epoch, an empty cell where nothing was measured."""
+    lines = [",".join(COLUMNS)]
+    lines += [",".join(_cell(row.get(column, math.nan)) for column in COLUMNS) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_results(path: Path, epochs: int) -> list[dict[str, float]]:
+    """The lines of results.csv up to `epochs`; later ones belong to work that a resumed run repeats."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [
+            {key: float(value) if value else math.nan for key, value in row.items()} for row in csv.DictReader(file)
+        ]
+    return [row for row in rows if row["epoch"] <= epochs]
+
+
+def _cell(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"

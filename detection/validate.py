@@ -1,0 +1,75 @@
+"""AP50 of the network in training on a fixed part of the validation split. The full protocols are in evaluate.py."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.annotations import GroundTruth
+from datasets.dataset import Dataset
+from datasets.transforms import letterbox_sample
+from detection.config import DecodeConfig
+from detection.decode import decode
+from detection.detections import Detections
+from detection.metrics.voc import ap50
+from detection.model.detector import Detector, normalise
+
+BATCH = 32
+
+
+class ValidationSet:
+    """Letterboxed pictures, kept in memory: uint8, 3 * height * width bytes each."""
+
+    def __init__(self, source: Dataset, height: int, width: int, limit: int) -> None:
+        chosen = np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).round().astype(int)).tolist()
+        self.classes = source.classes
+        self.truths: list[GroundTruth] = [source.truth(index) for index in chosen]
+        self.images = torch.empty(len(chosen), height, width, 3, dtype=torch.uint8)
+        self.content = torch.empty(len(chosen), 2)
+        self.sizes = torch.empty(len(chosen), 2)
+        for row, index in enumerate(chosen):
+            sample = source[index]
+            self.images[row] = torch.from_numpy(letterbox_sample(sample.image, sample.truth, height, width).image)
+            rows, columns = sample.image.shape[:2]
+            self.content[row] = torch.tensor(content_size(columns, rows, width, height), dtype=torch.float32)
+            self.sizes[row] = torch.tensor([sample.width, sample.height], dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@torch.no_grad()
+def predict(
+    detector: Detector, pictures: ValidationSet, config: DecodeConfig, advance: Callable[[int], None] | None = None
+) -> Iterable[Detections]:
+    """Detections in original pixels, picture by picture."""
+    device = next(detector.parameters()).device
+    detector.eval()
+    for first in range(0, len(pictures), BATCH):
+        rows = slice(first, first + BATCH)
+        images = normalise(pictures.images[rows].permute(0, 3, 1, 2).to(device))
+        found = decode(detector.arch, detector(images), config, pictures.content[rows])
+        for one, content, size in zip(found, pictures.content[rows], pictures.sizes[rows], strict=True):
+            yield Detections(_to_original(one.boxes.cpu(), content, size), one.scores.cpu().numpy(), one.labels.cpu().numpy())
+        if advance is not None:
+            advance(len(found))
+
+
+def validation_ap50(
+    detector: Detector, pictures: ValidationSet, config: DecodeConfig, advance: Callable[[int], None] | None = None
+) -> float:
+    """Mean AP at IoU .5, in [0, 1]; NaN when the pictures show nothing."""
+    return ap50(zip(pictures.truths, predict(detector, pictures, config, advance), strict=True), pictures.classes)
+
+
+def content_size(sw: int, sh: int, dw: int, dh: int) -> tuple[int, int]:
+    """(cw, ch): the part of a dw x dh canvas that a letterboxed sw x sh picture fills."""
+    if sw * dh >= sh * dw:
+        return dw, max(1, (2 * sh * dw + sw) // (2 * sw))
+    return max(1, (2 * sw * dh + sh) // (2 * sh)), dh
+
+
+def _to_original(boxes: Tensor, content: Tensor, size: Tensor) -> np.ndarray:
+    """Input pixels -> pixels of the original, clipped to it."""
+    return torch.minimum(boxes * (size / content).repeat(2), size.repeat(2)).numpy()

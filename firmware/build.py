@@ -1,0 +1,275 @@
+"""Build the firmware of an emulated target around one model.tess.
+
+    python -m firmware.build --target mps2-an500 --model model.tess
+
+Objects and images are cached under firmware/build by a hash of everything that goes into them, so a second build of the same is a
+look-up and nothing is ever stale.
+"""
+
+import argparse
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from firmware.cli import run
+from firmware.compiler.target import Firmware, Target, TargetError, load_target, parse_size
+from firmware.header import load_tess, read_header
+
+ROOM = Path(__file__).resolve().parent
+COMMON = ROOM / "targets" / "common"
+RUNTIME = ROOM / "runtime"
+CACHE = ROOM / "build"
+PREFIX = "arm-none-eabi-"
+C_FLAGS = ("-mthumb", "-O2", "-std=c99", "-g1", "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections")
+LINK_FLAGS = ("--specs=nano.specs", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments")
+BASE_SOURCES = ("startup.c", "semihosting.c", "meter.c")
+
+
+class BuildError(ValueError):
+    """Firmware that cannot be built: no compiler, too big for the target, an error of the compiler."""
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """What storage.S reserves."""
+
+    arena: int = 0
+    max_boxes: int = 0
+    profile_nodes: int = 0
+
+    def defines(self) -> list[str]:
+        sizes = {"ARENA_SIZE": self.arena, "MAX_BOXES": self.max_boxes, "PROFILE_NODES": self.profile_nodes}
+        return [f"-DAPP_{name}={size}" for name, size in sizes.items()]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A linked firmware. Sizes in bytes."""
+
+    elf: Path
+    map: Path
+    target: Target
+    text: int  # code and constants, without the model
+    model: int
+    data: int
+    bss: int  # without stack and arena
+    stack: int  # reserved
+    arena: int  # work memory of the runtime
+
+    @property
+    def flash(self) -> int:
+        return self.text + self.model + self.data
+
+    @property
+    def ram(self) -> int:
+        return self.data + self.bss + self.stack + self.arena
+
+    def table(self) -> str:
+        """The memory as a table for people."""
+        rows = [
+            ("flash", "code and constants", self.text),
+            ("flash", "model", self.model),
+            ("both", "initialised data", self.data),
+            ("RAM", "application and runtime", self.bss),
+            ("RAM", "stack, reserved", self.stack),
+            ("RAM", "work memory", self.arena),
+        ]
+        lines = [f"{where:<6} {what:<24} {size:>11,} B" for where, what, size in rows]
+        lines.append(f"{'flash':<6} {'used of ' + format(self.target.flash, ','):<24} {self.flash:>11,} B")
+        lines.append(f"{'RAM':<6} {'used of ' + format(self.target.sram, ','):<24} {self.ram:>11,} B")
+        return "\n".join(lines)
+
+
+def build(
+    target: str | Target,
+    model: bytes | Path,
+    out_dir: Path | None = None,
+    *,
+    sram: int | None = None,
+    profile: bool = False,
+    arena: int | None = None,
+    check: bool = True,
+) -> Image:
+    """Build the application that runs `model` on `target`.
+
+    `sram` replaces the target's, to imitate a smaller chip; `arena` replaces the work memory that the model's header asks for.
+    `out_dir` gets copies named firmware.elf and firmware.map. `profile` counts per node, which costs a little itself.
+    `check=False` embeds a model that is known to be damaged.
+    Raise BuildError when it does not fit or gcc is missing, TargetError for a target without firmware, ModelFileError for a damaged model.
+    """
+    chip = _sized(target, sram)
+    data = load_tess(model)
+    header = read_header(data, check)
+    storage = _Storage(header.arena if arena is None else arena, header.max_detections, header.n_nodes if profile else 0)
+    image = _link(chip, "app", data, storage)
+    return _copied(image, out_dir) if out_dir else image
+
+
+def build_probe(target: str | Target) -> Image:
+    """Build the program that checks a new target's counter, faults and stack (targets/common/probe.c)."""
+    return _link(_sized(target, None), "probe", b"", _Storage())
+
+
+def _sized(target: str | Target, sram: int | None) -> Target:
+    chip = load_target(target) if isinstance(target, str) else target
+    if chip.firmware is None:
+        raise TargetError(f"target '{chip.name}' is a budget to plan for; firmware is built for mps2-an500 and netduinoplus2")
+    if sram is None:
+        return chip
+    if sram > chip.sram:
+        raise TargetError(f"target '{chip.name}' has {chip.sram:,} B of SRAM, not {sram:,}")
+    return Target(**{**vars(chip), "sram": sram, "app_reserve": 0, "stack_reserve": min(chip.stack_reserve, sram // 4)})
+
+
+def _firmware(chip: Target) -> Firmware:
+    assert chip.firmware is not None  # _sized saw to it
+    return chip.firmware
+
+
+def _sources(chip: Target, program: str) -> list[Path]:
+    base = [COMMON / name for name in BASE_SOURCES]
+    base += [ROOM / "targets" / _firmware(chip).folder / "port.c", COMMON / f"{program}.c"]
+    if program != "app":
+        return base
+    return base + sorted([*RUNTIME.glob("*.c"), *_kernels(chip).glob("*.c")])
+
+
+def _kernels(chip: Target) -> Path:
+    """The kernels written for the chip's instruction set, or the plain ones where there are none."""
+    folder = RUNTIME / "kernels" / chip.isa
+    return folder if any(folder.glob("*.c")) else RUNTIME / "kernels" / "ref"
+
+
+@functools.cache
+def compiler_version() -> str:
+    """First line of the cross compiler's --version. Raise BuildError, naming the packages, when there is none."""
+    if shutil.which(f"{PREFIX}gcc") is None:
+        raise BuildError(f"{PREFIX}gcc is not installed: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi")
+    return _tool("gcc", ["--version"]).splitlines()[0]
+
+
+def _tool(name: str, arguments: list[str], cwd: Path | None = None) -> str:
+    result = subprocess.run([PREFIX + name, *arguments], capture_output=True, text=True, cwd=cwd)
+    if result.returncode != 0:
+        raise BuildError(_complaint(name, result.stderr))
+    return result.stdout
+
+
+def _complaint(name: str, stderr: str) -> str:
+    """The line of a tool's output that says what is wrong; linker overflow in full, its caller makes sense of it."""
+    if "overflowed by" in stderr:
+        return stderr
+    lines = [line for line in stderr.splitlines() if "error" in line or "undefined" in line] or stderr.splitlines()
+    return f"{PREFIX}{name}: {lines[0] if lines else 'failed without a message'}"
+
+
+def _digest(*parts: bytes | str) -> str:
+    state = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        state.update(len(raw).to_bytes(8, "little") + raw)
+    return state.hexdigest()[:24]
+
+
+def _headers() -> list[Path]:
+    return sorted([*COMMON.glob("*.h"), *RUNTIME.rglob("*.h")])
+
+
+def _compile(source: Path, flags: list[str], salt: str) -> Path:
+    """The object of one source, compiled unless the cache has it."""
+    target = CACHE / "objects" / f"{_digest(salt, ' '.join(flags), source.name, source.read_bytes())}.o"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / "made.o"
+            _tool("gcc", [*flags, "-c", str(source), "-o", str(made)])
+            os.replace(made, target)
+    return target
+
+
+def _link(chip: Target, program: str, model: bytes, storage: _Storage) -> Image:
+    firmware = _firmware(chip)
+    includes = [f"-I{path}" for path in (COMMON, RUNTIME, RUNTIME / "kernels")]
+    flags = [*firmware.flags, *C_FLAGS, *includes, f"-DAPP_LINE_BYTES={firmware.line_bytes}"]
+    if storage.profile_nodes:
+        flags.append("-DTESS_PROFILE")
+    salt = _digest(compiler_version(), *(path.read_bytes() for path in _headers()))
+    objects = [_compile(source, flags, salt) for source in _sources(chip, program)]
+    scripts = [ROOM / "targets" / firmware.folder / "target.ld", COMMON / "sections.ld"]
+    sizes = (chip.sram, chip.flash, chip.stack_reserve, *storage.defines())
+    parts = [*(path.name for path in objects), repr(sizes), *(path.read_bytes() for path in scripts), model]
+    folder = CACHE / chip.name / _digest(program, (COMMON / "storage.S").read_bytes(), *parts)
+    if not (folder / "firmware.elf").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            _link_in(Path(work), chip, objects, model, storage, scripts[0])
+            for name in ("firmware.map", "firmware.elf"):  # the ELF last: where it is, all is
+                os.replace(Path(work) / name, folder / name)
+    return _measured(folder / "firmware.elf", chip)
+
+
+def _link_in(work: Path, chip: Target, objects: list[Path], model: bytes, storage: _Storage, script: Path) -> None:
+    (work / "model.tess").write_bytes(model)
+    assemble = [*storage.defines(), "-c", str(COMMON / "storage.S"), "-o", "storage.o"]
+    _tool("gcc", [*_firmware(chip).flags, "-mthumb", *assemble], cwd=work)
+    symbols = {"TESS_STACK_SIZE": chip.stack_reserve, "TESS_RAM_SIZE": chip.sram, "TESS_FLASH_SIZE": chip.flash}
+    arguments = [*_firmware(chip).flags, "-mthumb", *LINK_FLAGS, f"-L{COMMON}", "-T", str(script)]
+    arguments += [f"-Wl,--defsym={name}={value}" for name, value in symbols.items()]
+    arguments += [*map(str, objects), "storage.o", "-o", "firmware.elf", "-Wl,-Map,firmware.map"]
+    try:
+        _tool("gcc", arguments, cwd=work)
+    except BuildError as error:
+        raise _over_budget(str(error), chip, len(model), storage.arena) or error from None
+
+
+def _over_budget(message: str, chip: Target, model: int, arena: int) -> BuildError | None:
+    over = {name: int(size) for name, size in re.findall(r"region `(\w+)' overflowed by (\d+) bytes", message)}
+    if "RAM" in over:
+        needed, most = chip.sram + over["RAM"], arena - over["RAM"]
+        way_out = f"choose a schedule that needs {most // 16 * 16:,} B or less" if most > 0 else "the target is too small"
+        return BuildError(
+            f"firmware for '{chip.name}' needs {needed:,} B of RAM ({arena:,} B of it work memory), the target has "
+            f"{chip.sram:,} B: {over['RAM']:,} B too many; {way_out}"
+        )
+    if "FLASH" in over:
+        return BuildError(
+            f"firmware for '{chip.name}' needs {chip.flash + over['FLASH']:,} B of flash ({model:,} B of it the model), "
+            f"the target has {chip.flash:,} B: {over['FLASH']:,} B too many"
+        )
+    return None
+
+
+def _measured(elf: Path, chip: Target) -> Image:
+    sizes = dict(re.findall(r"^(\.\w+)\s+(\d+)", _tool("size", ["-A", "-d", str(elf)]), re.MULTILINE))
+    section = {name: int(sizes.get(f".{name}", 0)) for name in ("text", "model", "data", "bss", "stack", "arena")}
+    return Image(elf=elf, map=elf.with_suffix(".map"), target=chip, **section)
+
+
+def _copied(image: Image, out_dir: Path) -> Image:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for path in (image.map, image.elf):
+        with tempfile.TemporaryDirectory(dir=out_dir) as work:
+            os.replace(shutil.copy(path, work), out_dir / path.name)
+    return Image(**{**vars(image), "elf": out_dir / image.elf.name, "map": out_dir / image.map.name})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m firmware.build", description="Build firmware around a model.tess.")
+    parser.add_argument("--target", default="mps2-an500")
+    parser.add_argument("--model", type=Path, required=True, help="model.tess")
+    parser.add_argument("--sram", type=parse_size, help="imitate a chip with less SRAM than the target, such as 256K")
+    parser.add_argument("--output", type=Path, help="folder for firmware.elf and firmware.map")
+    options = parser.parse_args()
+    image = build(options.target, options.model, options.output, sram=options.sram)
+    print(image.table())
+    print(image.elf)
+
+
+if __name__ == "__main__":
+    run(main)

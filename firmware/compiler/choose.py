@@ -1,0 +1,84 @@
+"""From a user's words to one schedule: `auto`, `layer`, `stream`, `patch:ROWSxCOLS@SPLIT`, and a budget that must hold."""
+
+import re
+from collections.abc import Sequence
+
+from firmware.compiler.memory import PlanError
+from firmware.compiler.program import Program
+from firmware.compiler.schedule import ScheduleError, layer_by_layer, patches, stream
+from firmware.compiler.search import Deployment, deploy, search_front
+from firmware.compiler.target import Target
+
+FORMS = "auto, layer, stream or patch:ROWSxCOLS@SPLIT (as in patch:4x4@8)"
+
+
+class BudgetError(ValueError):
+    """No schedule fits. The message says what is needed, by which segment, and what would fit."""
+
+
+def check_schedule_text(text: str) -> None:
+    """Raise ScheduleError unless `text` is one of FORMS; for a door that wants to know before it works for minutes."""
+    if text not in ("auto", "layer", "stream") and not _PATCH.fullmatch(text):
+        raise ScheduleError(f"--schedule {text}: write {FORMS}")
+
+
+_PATCH = re.compile(r"patch:(\d+)x(\d+)@(\d+)")
+
+
+def choose(
+    program: Program, text: str, target: Target, sram: int | None = None, max_candidates: int = 0
+) -> tuple[Deployment, tuple[Deployment, ...]]:
+    """(the deployment to use, the whole front). `sram` narrows the target's budget, bytes.
+
+    `auto` takes the front's cheapest point that fits; a forced schedule must fit as it is.
+    """
+    check_schedule_text(text)
+    budget = min(target.budget, sram) if sram is not None else target.budget
+    front = search_front(program, max_candidates)
+    if text == "auto":
+        fitting = [d for d in front if d.cost.peak_sram <= budget]
+        if not fitting:
+            raise BudgetError(_too_big(front[-1], budget, target, front))
+        return fitting[0], front
+    if text == "layer":
+        chosen = deploy(program, layer_by_layer(program), max_candidates)
+    elif text == "stream":
+        chosen = deploy(program, stream(program), max_candidates)
+    else:
+        rows, columns, split = (int(n) for n in _PATCH.fullmatch(text).groups())
+        chosen = deploy(program, patches(program, rows, columns, split), max_candidates)
+    if chosen.cost.peak_sram > budget:
+        raise BudgetError(_too_big(chosen, budget, target, front))
+    return chosen, front
+
+
+def _too_big(deployment: Deployment, budget: int, target: Target, front: Sequence[Deployment]) -> str:
+    number, name = peak_segment(deployment)
+    fitting = [d for d in front if d.cost.peak_sram <= budget]
+    least = front[-1]
+    way_out = (
+        f"the front has {fitting[0].cost.peak_sram:,} B at +{fitting[0].cost.recompute:.1%} MACs: --schedule auto"
+        if fitting
+        else f"the least that any schedule needs is {least.cost.peak_sram:,} B at +{least.cost.recompute:.1%} MACs: "
+        "use a smaller input, fewer channels early on, or a bigger target"
+    )
+    return (
+        f"peak_sram is {deployment.cost.peak_sram:,} B at segment {number} ({name}), "
+        f"target '{target.name}' leaves {budget:,} B; {way_out}"
+    )
+
+
+def peak_step(deployment: Deployment) -> int:
+    """The node during which most bytes are alive."""
+    lifetimes = deployment.scheduled.lifetimes
+    if not lifetimes:
+        raise PlanError("a program without tensors")
+    steps = range(len(deployment.scheduled.program.nodes))
+    return max(steps, key=lambda s: sum(t.size for t in lifetimes if t.first <= s < t.stop))
+
+
+def peak_segment(deployment: Deployment) -> tuple[int, str]:
+    """(number of the segment that sets the peak, name of the node that does)."""
+    step = peak_step(deployment)
+    number = next(n for n, s in enumerate(deployment.schedule.segments) if s.first <= step < s.stop)
+    return number, deployment.scheduled.program.nodes[step].name

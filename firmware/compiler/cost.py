@@ -1,0 +1,81 @@
+"""What a scheduled program costs a chip: bytes of SRAM by part, bytes of flash by part, multiply-accumulates.
+
+The sizes of the runtime's own parts are SPEC.md section 3; `tess_needed` in the C runtime computes the same sum.
+"""
+
+from dataclasses import dataclass
+
+from firmware.compiler.memory import MemoryPlan, ScheduledProgram
+
+CANDIDATE_BYTES = 16
+NODE_STATE_BYTES = 12
+RUNTIME_BYTES = 128  # upper limit of sizeof(tess_t) on a 32-bit chip
+
+
+@dataclass(frozen=True)
+class Sram:
+    """Work memory by part, bytes. Stack and a camera's own frame buffer are the board's and not in here."""
+
+    activations: int
+    state: int
+    input_row: int
+    candidates: int
+    runtime: int = RUNTIME_BYTES
+
+    @property
+    def work(self) -> int:
+        """What `tess_needed` returns: the block that the caller hands to `tess_open`."""
+        return self.activations + self.state + self.input_row + self.candidates
+
+    @property
+    def peak(self) -> int:
+        return self.work + self.runtime
+
+
+@dataclass(frozen=True)
+class Cost:
+    sram: Sram
+    macs: int  # of the network
+    scheduled_macs: int  # of one run under the schedule
+    paper_sram: int  # activations without the input picture, decoder and state: the published convention
+
+    @property
+    def peak_sram(self) -> int:
+        return self.sram.peak
+
+    @property
+    def recompute(self) -> float:
+        """Share of multiply-accumulates that is done again."""
+        return self.scheduled_macs / self.macs - 1.0 if self.macs else 0.0
+
+
+def _round16(size: int) -> int:
+    return -(-size // 16) * 16
+
+
+def sram(scheduled: ScheduledProgram, activations: int, max_candidates: int) -> Sram:
+    """Work memory of a schedule whose buffers need `activations` bytes."""
+    picture = scheduled.program.nodes[0].shape
+    longest = max(s.stop - s.first for s in scheduled.schedule.segments)
+    return Sram(
+        activations=_round16(activations),
+        state=_round16(NODE_STATE_BYTES * longest),
+        input_row=_round16(4 * picture.w * picture.c),
+        candidates=_round16(CANDIDATE_BYTES * max_candidates),
+    )
+
+
+def estimate(scheduled: ScheduledProgram, plan: MemoryPlan, max_candidates: int = 0) -> Cost:
+    """The cost of one schedule under one memory plan."""
+    return Cost(
+        sram=sram(scheduled, plan.arena_size, max_candidates),
+        macs=scheduled.program.macs,
+        scheduled_macs=scheduled.macs,
+        paper_sram=paper_sram(scheduled),
+    )
+
+
+def paper_sram(scheduled: ScheduledProgram) -> int:
+    """Most bytes of feature maps alive in one step, the input picture left out (MCUNetV2, section 4, "analytic")."""
+    lifetimes = [t for t in scheduled.lifetimes if t.node != 0]
+    return max((sum(b.size for b in lifetimes if b.first <= a.first < b.stop) for a in lifetimes), default=0)

@@ -1,0 +1,150 @@
+"""The int8 network as data: tensors and operators. The judge that every graph must pass is `verify.py`.
+
+Layout is NHWC with N = 1, so a feature map is (h, w, c). Activations are int8, per tensor asymmetric; weights int8, per
+channel symmetric; biases int32. What an operator means is in `ops.py`, how it is computed in `interpreter.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class GraphError(ValueError):
+    """A graph that breaks a rule. The message names the operator or tensor."""
+
+
+class Shape(NamedTuple):
+    """Extent of a feature map; batch is always 1."""
+
+    h: int
+    w: int
+    c: int
+
+    @property
+    def size(self) -> int:
+        return self.h * self.w * self.c
+
+
+class Padding(NamedTuple):
+    """Rows and columns of zero point around a feature map."""
+
+    top: int = 0
+    left: int = 0
+    bottom: int = 0
+    right: int = 0
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = scale * (q - zero_point), one scale and zero point a tensor."""
+
+    scale: float  # exactly representable in float32
+    zero_point: int  # -128..127
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An activation: int8 (h, w, c)."""
+
+    name: str
+    shape: Shape
+    quant: Quantization
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Constants of a convolution. `scales[o]` is the weight scale of output channel o (zero point 0)."""
+
+    values: np.ndarray  # int8: Conv2D (c_out, k_h, k_w, c_in); DepthwiseConv2D (k_h, k_w, c_out)
+    scales: np.ndarray  # float32 (c_out,)
+    bias: np.ndarray  # int32 (c_out,), scale = input scale * scales
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry that convolutions and pooling share."""
+
+    kernel: tuple[int, int]  # (h, w)
+    stride: tuple[int, int]
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Fused activation as quantised limits, inclusive; -128..127 is none. `name`: "NONE", "RELU" or "RELU6"."""
+
+    name: str = "NONE"
+    low: int = -128
+    high: int = 127
+
+
+@dataclass(frozen=True)
+class Conv2D:
+    window: Window
+    weights: Weights
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class DepthwiseConv2D:
+    """Channel o reads input channel o // multiplier."""
+
+    window: Window
+    weights: Weights
+    clamp: Clamp
+    multiplier: int = 1
+
+
+@dataclass(frozen=True)
+class Add:
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class MaxPool2D:
+    """Input and output share one Quantization."""
+
+    window: Window
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class ResizeNearest:
+    """Nearest-neighbour upsampling by integer factors (h, w); input and output share one Quantization."""
+
+    factor: tuple[int, int]
+
+
+Params = Conv2D | DepthwiseConv2D | Add | MaxPool2D | ResizeNearest
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator. `output` is made by no other one."""
+
+    name: str
+    params: Params
+    inputs: tuple[str, ...]  # tensor names
+    output: str
+
+    @property
+    def kind(self) -> str:
+        return type(self.params).__name__
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network in topological order: every operator reads the input or what an earlier operator made."""
+
+    tensors: Mapping[str, Tensor]
+    ops: tuple[Op, ...]
+    input: str
+    outputs: tuple[str, ...]
+    input_is_uint8: bool = False  # the file's own input type; inside it is int8 all the same (uint8 - 128)
+    name: str = field(default="model")
+
+    def producer(self, tensor: str) -> int | None:
+        """Index of the operator that makes `tensor`, None for the network's input."""
+        return next((i for i, op in enumerate(self.ops) if op.output == tensor), None)

@@ -1,0 +1,242 @@
+"""A Deployment as the bytes of model.tess: SPEC.md section 4, field by field. Same input, same bytes."""
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from firmware.compiler.decode import DecodeSpec
+from firmware.compiler.graph import Add, Conv2D, DepthwiseConv2D, MaxPool2D, Op, ResizeNearest
+from firmware.compiler.interpreter import Interpreter
+from firmware.compiler.program import Program
+from firmware.compiler.requantize import Addition, channel_multipliers, quantize_multipliers
+from firmware.compiler.schedule import reference_of
+from firmware.compiler.search import Deployment
+
+MAGIC, VERSION, ISA_REFERENCE = b"TESS", 1, 0
+HEADER_BYTES, NODE_BYTES = 96, 64
+PAD_BYTE = 114
+SELFTEST_SEED = 0x7E55E7A
+KINDS = {"source": 0, Conv2D: 1, DepthwiseConv2D: 2, Add: 3, MaxPool2D: 4, ResizeNearest: 5, "sink": 6}
+FLAG_SEQUENTIAL = 1
+NONE = 0xFFFF
+
+
+@dataclass
+class _Data:
+    """The data section while it grows; equal pieces are stored once."""
+
+    start: int
+    content: bytearray = field(default_factory=bytearray)
+    known: dict[bytes, int] = field(default_factory=dict)
+
+    def put(self, piece: bytes) -> int:
+        """Offset from the start of the file; a multiple of 4."""
+        if piece not in self.known:
+            self.content.extend(b"\0" * (-len(self.content) % 4))
+            self.known[piece] = self.start + len(self.content)
+            self.content.extend(piece)
+        return self.known[piece]
+
+    def text(self, *texts: str) -> int:
+        return self.put(b"".join(t.encode() + b"\0" for t in texts))
+
+
+def write_image(deployment: Deployment, decode: DecodeSpec | None, tflite_sha256: bytes) -> bytes:
+    """The file that a chip runs. `tflite_sha256` (32 bytes) says which model.tflite it came from."""
+    program = deployment.scheduled.program
+    nodes_at = HEADER_BYTES
+    segments_at = _align16(nodes_at + NODE_BYTES * len(program.nodes))
+    outputs_at = _align16(segments_at + 16 * len(deployment.schedule.segments))
+    decode_at = _align16(outputs_at + 8 * len(program.graph.outputs))
+    decode_size = 0 if decode is None else 32 + 24 * len(decode.levels)
+    data = _Data(_align16(decode_at + decode_size))
+    sections = {
+        nodes_at: b"".join(_node(deployment, i, data) for i in range(len(program.nodes))),
+        segments_at: b"".join(_segment(program, s) for s in deployment.schedule.segments),
+        outputs_at: b"".join(
+            struct.pack("<HHI", program.node_of_tensor[name], program.sink_of_output[o], data.text(name))
+            for o, name in enumerate(program.graph.outputs)
+        ),
+    }
+    if decode is not None:
+        sections[decode_at] = _decode(program, decode, data)
+    name_at = data.text(program.graph.name)
+    total = _align16(data.start + len(data.content))
+    picture = program.nodes[0].shape
+    tail = struct.pack(
+        "<I3HBB4H",
+        deployment.cost.sram.activations,
+        *picture,
+        PAD_BYTE,
+        FLAG_SEQUENTIAL if deployment.scheduled.sequential else 0,
+        len(program.nodes),
+        len(deployment.schedule.segments),
+        len(program.graph.outputs),
+        0,
+    ) + struct.pack(
+        "<9I16s2I",
+        nodes_at,
+        segments_at,
+        outputs_at,
+        0 if decode is None else decode_at,
+        data.start,
+        total - data.start,
+        name_at,
+        SELFTEST_SEED,
+        selftest_checksum(program),
+        tflite_sha256[:16],
+        0,
+        0,
+    )
+    body = bytearray(total - 16)
+    body[: len(tail)] = tail
+    for at, content in [*sections.items(), (data.start, bytes(data.content))]:
+        body[at - 16 : at - 16 + len(content)] = content
+    return struct.pack("<4sHHII", MAGIC, VERSION, ISA_REFERENCE, total, zlib.crc32(body)) + bytes(body)
+
+
+def _align16(offset: int) -> int:
+    return -(-offset // 16) * 16
+
+
+def _node(deployment: Deployment, index: int, data: _Data) -> bytes:
+    program = deployment.scheduled.program
+    graph, node = program.graph, program.nodes[index]
+    op = None if node.op is None else graph.ops[node.op]
+    tensor = graph.tensors[graph.input if op is None else op.output] if node.kind != "sink" else None
+    buffer = deployment.scheduled.buffers[index]
+    kernel, stride, pad, clamp, multiplier = _geometry(op)
+    inputs = [*node.inputs, *[NONE] * (4 - len(node.inputs))]
+    return struct.pack(
+        "<4B4H3H3b7BI2Hf4I2I",
+        KINDS[node.kind if op is None else type(op.params)],
+        len(node.inputs),
+        1 if buffer is not None and buffer.materialised else 0,
+        multiplier,
+        *inputs,
+        *node.shape,
+        0 if tensor is None else tensor.quant.zero_point,
+        *clamp,
+        *kernel,
+        *stride,
+        *pad,
+        0,
+        0 if buffer is None else deployment.plan.offsets[index],
+        0 if buffer is None else buffer.rows,
+        0 if buffer is None else buffer.cols,
+        0.0 if tensor is None else tensor.quant.scale,
+        *_constants(program, op, data),
+        0,
+        0,
+    )
+
+
+def _geometry(op: Op | None) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], int]:
+    """(kernel, stride, pad before, clamp, depthwise multiplier) as a node states them."""
+    params = None if op is None else op.params
+    one = (1, 1)
+    match params:
+        case Conv2D() | DepthwiseConv2D() | MaxPool2D():
+            window, clamp = params.window, params.clamp
+            multiplier = params.multiplier if isinstance(params, DepthwiseConv2D) else 0
+            return window.kernel, window.stride, window.padding[:2], (clamp.low, clamp.high), multiplier
+        case Add():
+            return one, one, (0, 0), (params.clamp.low, params.clamp.high), 0
+        case ResizeNearest():
+            return one, params.factor, (0, 0), (-128, 127), 0
+    return one, one, (0, 0), (-128, 127), 0
+
+
+def _constants(program: Program, op: Op | None, data: _Data) -> tuple[int, int, int, int]:
+    """Offsets of (weights, bias, multipliers, shifts); 0 where there are none."""
+    if op is None:
+        return 0, 0, 0, 0
+    tensors, out = program.graph.tensors, program.graph.tensors[op.output].quant
+    if isinstance(op.params, Add):
+        scales = [tensors[name].quant.scale for name in op.inputs]
+        sums = Addition.build(*scales, out.scale)
+        return data.put(struct.pack("<7i", *sums.first, *sums.second, *sums.out, sums.left_shift)), 0, 0, 0
+    if not isinstance(op.params, Conv2D | DepthwiseConv2D):
+        return 0, 0, 0, 0
+    weights = op.params.weights
+    reals = channel_multipliers(tensors[op.inputs[0]].quant.scale, weights.scales, out.scale)
+    multipliers, shifts = quantize_multipliers(reals)
+    return (
+        data.put(weights.values.astype(np.int8).tobytes()),
+        data.put(weights.bias.astype("<i4").tobytes()),
+        data.put(multipliers.astype("<i4").tobytes()),
+        data.put(shifts.astype(np.int8).tobytes()),
+    )
+
+
+def _segment(program: Program, segment) -> bytes:
+    reference, _ = reference_of(program, segment.first, segment.stop)
+    return struct.pack(
+        "<5HBBI", segment.first, segment.stop - segment.first, segment.columns, segment.rows, reference, segment.carry, 0, 0
+    )
+
+
+def _decode(program: Program, decode: DecodeSpec, data: _Data) -> bytes:
+    head = struct.pack(
+        "<6H5I",
+        len(decode.levels),
+        decode.num_classes,
+        decode.score_threshold,
+        decode.iou_threshold,
+        decode.max_candidates,
+        decode.max_detections,
+        data.text(*decode.class_names),
+        0,
+        0,
+        0,
+        0,
+    )
+    first_cell, levels = 0, []
+    for level in decode.levels:
+        output = program.graph.outputs.index(level.objectness)
+        levels.append(
+            struct.pack(
+                "<2H5I",
+                level.stride,
+                program.sink_of_output[output],
+                first_cell,
+                data.put(level.objectness_table.astype("<u2").tobytes()),
+                0 if level.class_table is None else data.put(level.class_table.astype("<u2").tobytes()),
+                data.put(level.distance_table.astype("<i2").tobytes()),
+                0,
+            )
+        )
+        first_cell += level.rows * level.cols
+    return head + b"".join(levels)
+
+
+def selftest_frame(height: int, width: int, channels: int, seed: int = SELFTEST_SEED) -> np.ndarray:
+    """The test picture of SPEC.md, uint8 (height, width, channels): xorshift32 noise, each row from its own state."""
+    rows = np.arange(height, dtype=np.uint64)
+    state = ((seed + rows * 0x9E3779B9) & 0xFFFFFFFF | 1).astype(np.uint32)
+    frame = np.empty((height, width * channels), np.uint8)
+    for n in range(width * channels):
+        state = state ^ (state << np.uint32(13))
+        state = state ^ (state >> np.uint32(17))
+        state = state ^ (state << np.uint32(5))
+        frame[:, n] = state >> np.uint32(24)
+    return frame.reshape(height, width, channels)
+
+
+def output_checksum(outputs: dict[str, np.ndarray], order: tuple[str, ...]) -> int:
+    """SPEC.md's checksum of int8 outputs; independent of the order in which rows arrive."""
+    total = 0
+    for number, name in enumerate(order):
+        values = (outputs[name].reshape(-1).astype(np.int64) + 129).astype(np.uint64)
+        positions = np.arange(values.size, dtype=np.uint64) + np.uint64(number * 0x01000193)
+        weights = (positions * np.uint64(2654435761)) & np.uint64(0xFFFFFFFF) | np.uint64(1)
+        total += int((values * weights & np.uint64(0xFFFFFFFF)).sum())
+    return total & 0xFFFFFFFF
+
+
+def selftest_checksum(program: Program) -> int:
+    """What the runtime must find for the test picture."""
+    frame = selftest_frame(*program.nodes[0].shape)
+    return output_checksum(Interpreter(program.graph).run(frame), program.graph.outputs)

@@ -1,0 +1,258 @@
+"""Schedules: which nodes run together, in how many strips, how many rows at a time; and what follows for each row.
+
+A `Schedule` is a list of `Segment`s (DESIGN.md, "The schedule space"); `segment_flow` turns one segment into row and column
+intervals, band by band and strip by strip, exactly as SPEC.md section 2 tells and as the C runtime does on its own. How much
+memory that takes is memory.py's business, which schedule is best is search.py's.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from firmware.compiler.program import Program
+
+Rows = np.ndarray  # int64 (bands,): one row number a band
+
+
+class ScheduleError(ValueError):
+    """A schedule that does not fit its program, or a text that names none."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes [first, stop) run together: `columns` strips, each top to bottom, `rows` rows of the reference at a time."""
+
+    first: int
+    stop: int
+    columns: int = 1
+    rows: int = 1
+    carry: bool = True  # keep rows that the next band needs again (True) or compute them again (False)
+
+    @property
+    def nodes(self) -> range:
+        return range(self.first, self.stop)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    segments: tuple[Segment, ...]
+
+    def __str__(self) -> str:
+        return " ".join(_describe(s) for s in self.segments if s.stop - s.first > 1) or "layer by layer"
+
+
+def _describe(s: Segment) -> str:
+    return f"[{s.first}:{s.stop} columns={s.columns} rows={s.rows}{' carry' if s.carry else ''}]"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Every interval of a segment's run. Row arrays are (bands, nodes), column arrays (columns, nodes), half-open."""
+
+    segment: Segment
+    reference: int  # node
+    terminals: tuple[int, ...]  # nodes
+    begin: np.ndarray  # rows [begin, target) are computed in this band
+    target: np.ndarray
+    keep: np.ndarray  # a ring holds rows [keep, target) during this band
+    col0: np.ndarray
+    col1: np.ndarray
+
+    @property
+    def bands(self) -> int:
+        return len(self.target)
+
+    @property
+    def once(self) -> bool:
+        """True when each node runs exactly once: lifetimes are then as fine as nodes."""
+        return self.bands == 1 and self.segment.columns == 1
+
+    @cached_property
+    def ring_rows(self) -> np.ndarray:
+        return np.maximum(1, (self.target - self.keep).max(axis=0))
+
+    @cached_property
+    def ring_cols(self) -> np.ndarray:
+        return np.maximum(1, (self.col1 - self.col0).max(axis=0))
+
+    @cached_property
+    def transient(self) -> np.ndarray:
+        """(nodes,) bool: no row of the ring outlives its band, so the bytes are free between bands."""
+        return (self.keep[1:] >= self.begin[1:]).all(axis=0) if self.segment.carry else np.ones(self.keep.shape[1], bool)
+
+    def cells(self) -> np.ndarray:
+        """(nodes,) int64: output pixels that each node computes, recomputed ones counted each time."""
+        return (self.target - self.begin).clip(0).sum(axis=0) * (self.col1 - self.col0).sum(axis=0)
+
+
+def reference_of(program: Program, first: int, stop: int) -> tuple[int, tuple[int, ...]]:
+    """The tallest terminal (the last of equals) and all terminals of nodes [first, stop)."""
+    readers = program.readers
+    terminals = tuple(i for i in range(first, stop) if not readers[i] or readers[i][0] >= stop or readers[i][-1] >= stop)
+    return max(terminals, key=lambda i: (program.nodes[i].shape.h, i)), terminals
+
+
+def segment_flow(program: Program, segment: Segment) -> Flow:
+    """Work out all intervals of a segment."""
+    if not 0 <= segment.first < segment.stop <= len(program.nodes):
+        raise ScheduleError(f"segment {_describe(segment)} is outside of the {len(program.nodes)} nodes")
+    reference, terminals = reference_of(program, segment.first, segment.stop)
+    height, width = program.nodes[reference].shape.h, min(program.nodes[t].shape.w for t in terminals)
+    if not 1 <= segment.rows <= height:
+        raise ScheduleError(f"segment {_describe(segment)} must advance by 1..{height} rows of '{program.nodes[reference].name}'")
+    if not 1 <= segment.columns <= width:
+        raise ScheduleError(f"segment {_describe(segment)} must have 1..{width} columns")
+    rows = _carried_rows if segment.carry else _recomputed_rows
+    begin, target, keep = rows(program, segment, reference, terminals)
+    col0, col1 = _strips(program, segment, terminals)
+    return Flow(segment, reference, terminals, begin, target, keep, col0, col1)
+
+
+def _local_readers(program: Program, segment: Segment, node: int) -> list[int]:
+    return [r for r in program.readers[node] if r < segment.stop]
+
+
+def _ancestors(program: Program, segment: Segment, node: int) -> set[int]:
+    found = {node}
+    for i in range(node, segment.first - 1, -1):
+        if i in found:
+            found.update(j for j in program.nodes[i].inputs if j >= segment.first)
+    return found
+
+
+def _band_ends(program: Program, segment: Segment, reference: int) -> Rows:
+    height = program.nodes[reference].shape.h
+    bands = -(-height // segment.rows)
+    return np.minimum(height, (np.arange(bands, dtype=np.int64) + 1) * segment.rows)
+
+
+def _pull(program: Program, segment: Segment, wanted: dict[int, Rows], bands: int) -> dict[int, Rows]:
+    """How far every node must have come in each band so that the wanted ones come as far as `wanted`."""
+    nodes, target = program.nodes, {}
+    for i in reversed(segment.nodes):
+        rows = wanted.get(i, np.zeros(bands, np.int64))
+        for reader in _local_readers(program, segment, i):
+            rows = np.maximum(rows, nodes[reader].y.in_hi(target[reader]))
+        target[i] = rows
+    return target
+
+
+def _carried_rows(program: Program, segment: Segment, reference: int, terminals: tuple[int, ...]):
+    nodes, ends = program.nodes, _band_ends(program, segment, reference)
+    bands, height = len(ends), nodes[reference].shape.h
+    last = np.arange(bands) == bands - 1
+    wanted = {t: np.where(last, nodes[t].shape.h, 0) for t in terminals}
+    wanted[reference] = ends
+    target = _pull(program, segment, wanted, bands)
+    ancestors = _ancestors(program, segment, reference)
+    if late := [t for t in terminals if t not in ancestors]:
+        could = _could(program, segment, target, ancestors, bands)
+        for t in late:
+            share = np.minimum(nodes[t].shape.h * ends // height, could[t])
+            wanted[t] = np.where(last, nodes[t].shape.h, np.maximum.accumulate(share))
+        target = _pull(program, segment, wanted, bands)
+    targets = np.stack([target[i] for i in segment.nodes], axis=1)
+    begins = np.vstack([np.zeros((1, targets.shape[1]), np.int64), targets[:-1]])
+    keeps = np.empty_like(targets)
+    for column, i in enumerate(segment.nodes):
+        keep = targets[:, column]
+        for reader in _local_readers(program, segment, i):
+            ahead = begins[:, reader - segment.first]
+            unfinished = ahead < nodes[reader].shape.h
+            keep = np.where(unfinished, np.minimum(keep, nodes[reader].y.in_lo(ahead)), keep)
+        keeps[:, column] = keep
+    return begins, targets, keeps
+
+
+def _could(program: Program, segment: Segment, target: dict[int, Rows], ancestors: set[int], bands: int) -> dict[int, Rows]:
+    """How far nodes beside the reference's way could come with what is already on its way there."""
+    nodes, could = program.nodes, {}
+    for i in segment.nodes:
+        if i in ancestors:
+            could[i] = target[i]
+            continue
+        rows = np.full(bands, nodes[i].shape.h, np.int64)
+        for j in nodes[i].inputs:
+            available = could[j] if j >= segment.first else np.full(bands, nodes[j].shape.h, np.int64)
+            rows = np.minimum(rows, nodes[i].y.computable(available))
+        could[i] = rows
+    return could
+
+
+def _recomputed_rows(program: Program, segment: Segment, reference: int, terminals: tuple[int, ...]):
+    nodes, ends = program.nodes, _band_ends(program, segment, reference)
+    bands, height = len(ends), nodes[reference].shape.h
+    starts = np.arange(bands, dtype=np.int64) * segment.rows
+    shares = {}
+    for t in terminals:
+        high = nodes[t].shape.h * ends // height
+        high[-1] = nodes[t].shape.h
+        shares[t] = nodes[t].shape.h * starts // height, high
+    begin, target = _needed(program, segment, shares, bands, axis="y", once=True)
+    return begin, target, begin.copy()
+
+
+def _strips(program: Program, segment: Segment, terminals: tuple[int, ...]):
+    strips, nodes = np.arange(segment.columns, dtype=np.int64), program.nodes
+    shares = {
+        t: (nodes[t].shape.w * strips // segment.columns, nodes[t].shape.w * (strips + 1) // segment.columns) for t in terminals
+    }
+    return _needed(program, segment, shares, segment.columns, axis="x", once=False)
+
+
+_NEVER = np.iinfo(np.int64).max
+
+
+def _needed(program: Program, segment: Segment, shares: dict, count: int, axis: str, once: bool):
+    """Intervals that the readers of each node need, united with the terminals' shares; (count, nodes) lows and highs.
+
+    With `once`, a materialised node leaves out what earlier intervals have already given it.
+    """
+    nodes = program.nodes
+    lows, highs = {}, {}
+    for i in reversed(segment.nodes):
+        low, high = np.full(count, _NEVER), np.zeros(count, np.int64)
+        if i in shares:
+            share_low, share_high = shares[i]
+            real = share_low < share_high
+            low, high = np.where(real, share_low, low), np.where(real, share_high, high)
+        for reader in _local_readers(program, segment, i):
+            arithmetic = getattr(nodes[reader], axis)
+            real = lows[reader] < highs[reader]
+            low = np.where(real, np.minimum(low, arithmetic.in_lo(lows[reader])), low)
+            high = np.where(real, np.maximum(high, arithmetic.in_hi(highs[reader])), high)
+        low = np.minimum(low, high)
+        if once and program.last_reader[i] >= segment.stop:
+            done = np.concatenate([[0], np.maximum.accumulate(high)[:-1]])
+            low, high = np.maximum(low, done), np.maximum(high, done)
+        lows[i], highs[i] = low, high
+    return np.stack([lows[i] for i in segment.nodes], axis=1), np.stack([highs[i] for i in segment.nodes], axis=1)
+
+
+def layer_by_layer(program: Program) -> Schedule:
+    """Every node whole, one after the other: TFLM, CMSIS-NN and TinyEngine's default. The picture is resident."""
+    return Schedule(tuple(Segment(i, i + 1, 1, node.shape.h, True) for i, node in enumerate(program.nodes)))
+
+
+def whole(program: Program, first: int) -> tuple[Segment, ...]:
+    """Layer by layer from node `first` on."""
+    return layer_by_layer(program).segments[first:]
+
+
+def stream(program: Program, stop: int | None = None) -> Schedule:
+    """Nodes [0, stop) row by row with carry (line buffers), the rest layer by layer; all of them without `stop`."""
+    stop = len(program.nodes) if stop is None else stop
+    return Schedule((Segment(0, stop, 1, 1, True), *whole(program, stop)))
+
+
+def patches(program: Program, rows: int, columns: int, split: int) -> Schedule:
+    """MCUNetV2: the source and the first `split` operators in rows x columns patches that share nothing, then layer by layer."""
+    stop = next((i + 1 for i, n in enumerate(program.nodes) if n.op == split - 1), None)
+    if stop is None:
+        raise ScheduleError(f"a patch stage of {split} operators: the network has 1..{len(program.graph.ops)}")
+    reference, terminals = reference_of(program, 0, stop)
+    shape = program.nodes[reference].shape
+    if not (1 <= rows <= shape.h and 1 <= columns <= min(program.nodes[t].shape.w for t in terminals)):
+        raise ScheduleError(f"{rows}x{columns} patches of a {shape.h}x{shape.w} stage output")
+    return Schedule((Segment(0, stop, columns, -(-shape.h // rows), False), *whole(program, stop)))

@@ -1,0 +1,113 @@
+"""What a chip offers, read from `configs/targets/NAME.yaml`."""
+
+import difflib
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "targets"
+ISAS = ("ref", "dsp", "mve")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class TargetError(ValueError):
+    """A target that does not exist or whose file says something impossible."""
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """How firmware for an emulated machine is built and started."""
+
+    folder: str  # in firmware/targets
+    flags: tuple[str, ...]  # compiler flags that choose the core
+    line_bytes: int  # size of the application's line buffer: the widest picture that it reads
+    machine: str  # qemu-system-arm -M
+    icount_shift: int  # qemu-system-arm -icount shift=: an instruction takes 2^shift ns
+
+
+@dataclass(frozen=True)
+class Target:
+    """A chip as the planner sees it. Sizes in bytes."""
+
+    name: str
+    sram: int
+    flash: int
+    isa: str = "ref"  # best kernel family that runs there: "ref", "dsp" or "mve"
+    clock_hz: int | None = None  # None where time means nothing (emulators) or is not known
+    stack_reserve: int = 0  # of `sram`, for the stack
+    app_reserve: int = 0  # of `sram`, for buffers of the application around the runtime
+    description: str = ""
+    firmware: Firmware | None = None  # None: a budget only, nothing can be built or started
+
+    @property
+    def budget(self) -> int:
+        """Bytes of SRAM that a plan's `peak_sram` may take."""
+        return self.sram - self.stack_reserve - self.app_reserve
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes from 262144, "256K" or "4M" (binary units). Raise TargetError for anything else."""
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    match = re.fullmatch(r"(\d+) ?([KMG]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
+    if not match:
+        raise TargetError(f"'{text}' is not a size: write bytes or 256K, 4M")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def target_names(folder: Path = FOLDER) -> tuple[str, ...]:
+    """Names that `load_target` accepts, sorted."""
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def load_target(name: str, folder: Path = FOLDER) -> Target:
+    """The target of that name. Raise TargetError, with the nearest name, when there is none."""
+    names = target_names(folder)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1, 0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
+        raise TargetError(f"target '{name}' does not exist; {hint}")
+    path = folder / f"{name}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise TargetError(f"{path.name}: not readable as YAML: {str(error).splitlines()[0]}") from error
+    target = _target(path.name, data)
+    if target.name != name:
+        raise TargetError(f"{path.name}: name is '{target.name}', expected '{name}'")
+    return target
+
+
+def _target(file: str, data: Any) -> Target:
+    _check_keys(file, data, Target)
+    values = dict(data)
+    for key in ("sram", "flash", "stack_reserve", "app_reserve"):
+        if key in values:
+            values[key] = parse_size(values[key])
+    if (firmware := values.get("firmware")) is not None:
+        _check_keys(f"{file}: firmware", firmware, Firmware)
+        values["firmware"] = Firmware(**{**firmware, "flags": tuple(firmware["flags"])})
+    target = Target(**values)
+    if target.isa not in ISAS:
+        raise TargetError(f"{file}: isa '{target.isa}' is none of {', '.join(ISAS)}")
+    if target.budget <= 0:
+        raise TargetError(f"{file}: stack_reserve and app_reserve leave nothing of {target.sram:,} B of sram")
+    return target
+
+
+def _check_keys(where: str, data: Any, kind: type) -> None:
+    """Every key is a field of `kind`, every field without a default is there."""
+    if not isinstance(data, dict):
+        raise TargetError(f"{where}: expected settings, found {type(data).__name__}")
+    known = [f.name for f in fields(kind)]
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            raise TargetError(f"{where}: '{key}' is not a setting" + (f" (did you mean {near[0]}?)" if near else ""))
+    required = ("name", "sram", "flash") if kind is Target else known
+    for key in required:
+        if key not in data:
+            raise TargetError(f"{where}: '{key}' is missing")

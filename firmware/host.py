@@ -1,0 +1,286 @@
+"""The C runtime on this machine: builds firmware/runtime as a shared library and calls it through ctypes.
+
+Same sources as on a chip, with the reference kernels. A board's answer and `HostModel`'s are the same bytes.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+RUNTIME = Path(__file__).parent / "runtime"
+BUILD = Path(__file__).parent / "build" / "host"
+WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes")
+FLAGS = ("-O3", "-fPIC", "-shared")
+ALIGNMENT = 16  # TESS_ALIGN
+MOST_BOXES = 65535
+
+PixelFormat = Literal["rgb888", "rgb565_be", "rgb565_le", "grey"]
+_FORMATS: dict[str, tuple[int, int]] = {"rgb888": (0, 3), "rgb565_be": (1, 2), "rgb565_le": (2, 2), "grey": (3, 1)}
+
+
+class TessError(ValueError):
+    """What a function of the runtime answered; `code` is its negative tess_err."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} (tess error {code})")
+        self.code = code
+
+
+class BuildError(ValueError):
+    """The host library could not be built."""
+
+
+class OutputInfo(NamedTuple):
+    """A graph output. real = scale * (q - zero_point)."""
+
+    name: str
+    shape: tuple[int, int, int]  # h, w, c
+    scale: float
+    zero_point: int
+
+
+class _OutputInfo(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("height", ctypes.c_uint16),
+        ("width", ctypes.c_uint16),
+        ("channels", ctypes.c_uint16),
+        ("zero_point", ctypes.c_int8),
+        ("scale", ctypes.c_float),
+    ]
+
+
+def runtime_sources(kernels: str = "ref") -> list[Path]:
+    """C files of the runtime with one folder of kernels, without a target's own files; sorted."""
+    return sorted([*RUNTIME.glob("*.c"), *(RUNTIME / "kernels" / kernels).glob("*.c")])
+
+
+def compiler() -> list[str]:
+    """The C compiler: $CC, or the first of cc, gcc, clang. Raises BuildError when there is none."""
+    command = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    if not command or not shutil.which(command[0]):
+        wanted = f"'{command[0]}' (from CC)" if command else "cc, gcc or clang"
+        raise BuildError(f"the host library needs a C compiler and {wanted} is not in PATH: install gcc or set CC")
+    return command
+
+
+def compile_c(sources: Sequence[Path], flags: Sequence[str], stem: str, suffix: str = "") -> Path:
+    """Build `sources` into firmware/build/host/<stem>-<hash><suffix> unless it is there already; the path.
+
+    The hash covers sources, all headers of the runtime, flags, compiler and machine. Raises BuildError with the compiler's words.
+    """
+    command = [*compiler(), *WARNINGS, *flags]
+    digest = hashlib.sha256(" ".join([*command, platform.machine(), platform.system()]).encode())
+    for path in [*sources, *sorted(RUNTIME.rglob("*.h"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    target = BUILD / f"{stem}-{digest.hexdigest()[:16]}{suffix}"
+    if target.exists():
+        return target
+    BUILD.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=BUILD, suffix=suffix)
+    os.close(handle)
+    try:
+        done = subprocess.run([*command, "-o", temporary, *map(str, sources)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BuildError(f"{command[0]} could not build {target.name}: {done.stderr.strip()[:2000]}")
+        os.chmod(temporary, 0o755)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def build_library() -> Path:
+    """The shared library, built when its sources have changed."""
+    return compile_c([*runtime_sources(), RUNTIME / "host" / "tess_host.c"], FLAGS, "libtess", ".so")
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(build_library()))
+    pointer, u16, u32, size, integer = ctypes.c_void_p, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_size_t, ctypes.c_int
+    prototypes = {
+        "tess_error": (ctypes.c_char_p, [integer]),
+        "tess_needed": (integer, [pointer, size, ctypes.POINTER(size)]),
+        "tess_open": (integer, [pointer, pointer, size, pointer, size]),
+        "tess_detect": (integer, [pointer, pointer, size]),
+        "tess_selftest": (integer, [pointer]),
+        "tess_input": (None, [pointer] + [ctypes.POINTER(u16)] * 3),
+        "tess_sequential": (integer, [pointer]),
+        "tess_outputs": (u16, [pointer]),
+        "tess_output_info": (integer, [pointer, u16, ctypes.POINTER(_OutputInfo)]),
+        "tess_model_name": (ctypes.c_char_p, [pointer]),
+        "tess_classes": (u16, [pointer]),
+        "tess_class_name": (ctypes.c_char_p, [pointer, u16]),
+        "tess_host_sizeof": (size, []),
+        "tess_host_run": (integer, [pointer, pointer, pointer]),
+        "tess_host_checksum": (integer, [pointer, pointer, ctypes.POINTER(u32)]),
+        "tess_host_run_picture": (integer, [pointer, pointer, u16, u16, integer, pointer]),
+        "tess_host_letterbox": (integer, [pointer, pointer, u16, u16, integer, u16, u16, pointer, pointer]),
+    }
+    for name, (result, arguments) in prototypes.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+def _check(code: int) -> int:
+    if code < 0:
+        raise TessError(code, _library().tess_error(code).decode())
+    return code
+
+
+def _aligned(size: int) -> np.ndarray:
+    """uint8 (size,), its first byte at a multiple of ALIGNMENT."""
+    block = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + size]
+
+
+def needed(model: bytes) -> int:
+    """Bytes of work memory that a model.tess needs. Raises TessError for a bad file."""
+    held = _aligned(len(model))
+    held[:] = np.frombuffer(model, np.uint8)
+    size = ctypes.c_size_t()
+    _check(_library().tess_needed(held.ctypes.data, len(model), ctypes.byref(size)))
+    return size.value
+
+
+class HostModel:
+    """An opened model.tess. One caller at a time; make several for several threads.
+
+    Raises TessError when the file is bad or a run fails, BuildError when there is no library to run it.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self._lib = lib = _library()
+        self._model = _aligned(len(model))
+        self._model[:] = np.frombuffer(model, np.uint8)
+        self.needed = needed(model)
+        self._arena = _aligned(self.needed)
+        self._state = _aligned(lib.tess_host_sizeof())
+        self._t = self._state.ctypes.data
+        _check(lib.tess_open(self._t, self._model.ctypes.data, len(model), self._arena.ctypes.data, self.needed))
+
+        h, w, c = ctypes.c_uint16(), ctypes.c_uint16(), ctypes.c_uint16()
+        lib.tess_input(self._t, ctypes.byref(h), ctypes.byref(w), ctypes.byref(c))
+        self.input_shape = (h.value, w.value, c.value)
+        self.content = (w.value, h.value)
+        self.name: str = lib.tess_model_name(self._t).decode()
+        self.sequential = bool(lib.tess_sequential(self._t))
+        self.outputs = tuple(self._output(o) for o in range(lib.tess_outputs(self._t)))
+        self.classes = tuple(lib.tess_class_name(self._t, k).decode() for k in range(lib.tess_classes(self._t)))
+        self._boxes = np.empty((MOST_BOXES, 6), np.int16)
+
+    def _output(self, index: int) -> OutputInfo:
+        info = _OutputInfo()
+        _check(self._lib.tess_output_info(self._t, index, ctypes.byref(info)))
+        shape = (info.height, info.width, info.channels)
+        return OutputInfo(info.name.decode(), shape, info.scale, info.zero_point)
+
+    def _new_outputs(self) -> tuple[dict[str, np.ndarray], ctypes.Array]:
+        # zeroed, so that an element that never came shows
+        arrays = {output.name: np.zeros(output.shape, np.int8) for output in self.outputs}
+        return arrays, (ctypes.c_void_p * len(self.outputs))(*(arrays[o.name].ctypes.data for o in self.outputs))
+
+    def _frame(self, frame: np.ndarray) -> np.ndarray:
+        if frame.dtype != np.uint8 or frame.shape != self.input_shape:
+            raise ValueError(f"frame is {frame.dtype} {frame.shape}, the network takes uint8 {self.input_shape}")
+        return np.ascontiguousarray(frame)
+
+    def run(self, frame: np.ndarray) -> dict[str, np.ndarray]:
+        """Head maps of a frame uint8 (h, w, c) of the network's size: output name -> int8 (h, w, c)."""
+        frame = self._frame(frame)
+        arrays, pointers = self._new_outputs()
+        _check(self._lib.tess_host_run(self._t, frame.ctypes.data, pointers))
+        self.content = (self.input_shape[1], self.input_shape[0])
+        return arrays
+
+    def detect(self, image: np.ndarray, pixels: PixelFormat = "rgb888") -> np.ndarray:
+        """Boxes in a picture of any size, int32 (n, 6): x1, y1, x2, y2 (Q4 network pixels), score (Q15), label; best first.
+
+        `image` is uint8 (h, w, 3) RGB, or lines as a camera stores them: (h, w, 2) for RGB565, (h, w) for grey. `content` is
+        then the (width, height) of the network frame that holds the picture.
+        """
+        self._run_picture(image, pixels, None)
+        return self._detections()
+
+    def run_and_detect(
+        self, image: np.ndarray, pixels: PixelFormat = "rgb888"
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Head maps and boxes of one picture: what `run(network_frame(image))` and `detect(image)` give."""
+        arrays, pointers = self._new_outputs()
+        self._run_picture(image, pixels, pointers)
+        return arrays, self._detections()
+
+    def network_frame(
+        self, image: np.ndarray, pixels: PixelFormat = "rgb888", columns: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """The letterboxed picture as the network sees it, uint8 (h, w, c), or columns [c0, c1) of it."""
+        image, width, height, code = _picture(image, pixels)
+        h, w, c = self.input_shape
+        col0, col1 = columns or (0, w)
+        if not 0 <= col0 < col1 <= w:
+            raise ValueError(f"columns {col0}..{col1} are outside of the network's 0..{w}")
+        frame, content = np.empty((h, col1 - col0, c), np.uint8), np.empty(2, np.uint16)
+        _check(
+            self._lib.tess_host_letterbox(
+                self._t, image.ctypes.data, width, height, code, col0, col1, frame.ctypes.data, content.ctypes.data
+            )
+        )
+        self.content = (int(content[0]), int(content[1]))
+        return frame
+
+    def selftest(self) -> None:
+        """Run on the built-in test picture. Raises TessError when the outputs differ from the compiler's."""
+        _check(self._lib.tess_selftest(self._t))
+
+    def checksum(self, frame: np.ndarray) -> int:
+        """SPEC.md's checksum over all outputs for a frame uint8 (h, w, c) of the network's size."""
+        frame = self._frame(frame)
+        total = ctypes.c_uint32()
+        _check(self._lib.tess_host_checksum(self._t, frame.ctypes.data, ctypes.byref(total)))
+        return total.value
+
+    def _run_picture(self, image: np.ndarray, pixels: PixelFormat, outputs: ctypes.Array | None) -> None:
+        image, width, height, code = _picture(image, pixels)
+        _check(self._lib.tess_host_run_picture(self._t, image.ctypes.data, width, height, code, outputs))
+        self.content = content_size(width, height, self.input_shape[1], self.input_shape[0])
+
+    def _detections(self) -> np.ndarray:
+        count = _check(self._lib.tess_detect(self._t, self._boxes.ctypes.data, MOST_BOXES))
+        boxes = self._boxes[:count].astype(np.int32)
+        boxes[:, 4:] &= 0xFFFF  # score and label are unsigned
+        return boxes
+
+
+def content_size(width: int, height: int, network_w: int, network_h: int) -> tuple[int, int]:
+    """(width, height) of the part of the network frame that a letterboxed picture fills."""
+    if width * network_h >= height * network_w:
+        return network_w, max(1, (2 * height * network_w + width) // (2 * width))
+    return max(1, (2 * width * network_h + height) // (2 * height)), network_h
+
+
+def _picture(image: np.ndarray, pixels: PixelFormat) -> tuple[np.ndarray, int, int, int]:
+    """The picture's bytes without gaps, its width and height, and the runtime's number of the format."""
+    if pixels not in _FORMATS:
+        raise ValueError(f"pixel format '{pixels}' is not one of {', '.join(_FORMATS)}")
+    code, channels = _FORMATS[pixels]
+    lines = image[..., None] if image.ndim == 2 else image
+    if image.dtype != np.uint8 or lines.ndim != 3 or lines.shape[2] != channels:
+        raise ValueError(f"picture is {image.dtype} {image.shape}, {pixels} takes uint8 (h, w, {channels})")
+    height, width = lines.shape[:2]
+    if not (1 <= height <= 65535 and 1 <= width <= 65535):
+        raise ValueError(f"picture of {width}x{height} pixels: each side must be 1..65535")
+    return np.ascontiguousarray(lines), width, height, code

@@ -1,0 +1,29 @@
+// Memory protection unit of ARMv7-M: turns what the emulated board tolerates, but no real one does, into faults.
+#ifndef MPU_H
+#define MPU_H
+
+#include <stdint.h>
+
+#define MPU_CTRL (*(volatile uint32_t *)0xE000ED94u)
+#define MPU_RNR (*(volatile uint32_t *)0xE000ED98u)
+#define MPU_RBAR (*(volatile uint32_t *)0xE000ED9Cu)
+#define MPU_RASR (*(volatile uint32_t *)0xE000EDA0u)
+
+#define MPU_READ_WRITE (3u << 24)
+#define MPU_READ_ONLY (6u << 24)
+#define MPU_NO_EXECUTE (1u << 28)
+
+// `base` is a multiple of the region's size, 2^size_log2 bytes.
+static inline void mpu_region(uint32_t number, uint32_t base, uint32_t size_log2, uint32_t attributes) {
+    MPU_RNR = number;
+    MPU_RBAR = base;
+    MPU_RASR = attributes | ((size_log2 - 1) << 1) | 1;
+}
+
+// What no region covers faults, or, with `background`, is as the chip's memory map has it.
+static inline void mpu_enable(int background) {
+    MPU_CTRL = background ? 5 : 1;
+    __asm volatile("dsb\n isb" ::: "memory");
+}
+
+#endif

@@ -1,0 +1,29 @@
+// What a target supplies to the common code, and what the start-up code offers to programs.
+#ifndef PORT_H
+#define PORT_H
+
+#include <stdint.h>
+
+// Timers (and a memory protection unit, where holes in the memory map would not fault by themselves). Called once, before main.
+void port_init(void);
+
+// A running count of timer ticks. Always executes the same number of instructions.
+uint64_t port_ticks(void);
+// Executed instructions that so many ticks stand for; the emulator runs with -icount, so this is exact.
+uint64_t port_instructions(uint64_t ticks);
+
+/* A 32-bit timer and a second one that runs 2^shift times slower make one of 32 + shift bits. They need not start
+ * together: the slow one only says how often the fast one went round. */
+static inline uint64_t port_widen(uint32_t fine, uint32_t coarse, unsigned shift) {
+    uint64_t slow = (uint64_t)coarse << shift;
+    return fine + ((slow - fine + 0x80000000u) & ~(uint64_t)0xFFFFFFFFu);
+}
+
+// Fill the unused part of the stack with a pattern.
+void stack_paint(void);
+// Most bytes of stack in use at one time since the last stack_paint (those of the callers included).
+uint32_t stack_high_water(void);
+
+int main(void);
+
+#endif

@@ -1,0 +1,32 @@
+/* What depends on the model: itself, executed in place; the runtime's work memory between two guards that nobody may touch; room for
+ * the boxes it may find (12 bytes each) and, in a profiling build, one counter a node (8 bytes each).
+ */
+    .syntax unified
+
+    .section .model, "a"
+    .balign 16
+    .global app_model, app_model_end
+app_model:
+    .incbin "model.tess"
+app_model_end:
+
+    .section .arena, "aw", %nobits
+    .balign 16
+    .global app_guards, app_arena, app_arena_end
+app_guards:
+    .space 16
+app_arena:
+    .space APP_ARENA_SIZE
+    .balign 16
+app_arena_end:
+    .space 16
+
+    .section .bss.app_storage, "aw", %nobits
+    .balign 8
+    .global app_profile, app_profile_end, app_boxes, app_boxes_end
+app_profile:
+    .space 8 * APP_PROFILE_NODES
+app_profile_end:
+app_boxes:
+    .space 12 * APP_MAX_BOXES
+app_boxes_end:

@@ -1,0 +1,132 @@
+"""Augmentation: boxes stay inside and stay on their objects, chance comes from the generator alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.annotations import GroundTruth
+from datasets.strict import SettingError, parse
+from datasets.transforms import AugmentConfig, augment, flip_horizontally, letterbox_sample
+
+PLAIN = AugmentConfig(hsv_share=0, grey=0)
+
+
+def picture(rng: np.random.Generator, width: int, height: int, count: int) -> tuple[np.ndarray, GroundTruth]:
+    """Black, with white rectangles as objects."""
+    image = np.zeros((height, width, 3), np.uint8)
+    boxes = []
+    for _ in range(count):
+        x1, y1 = int(rng.integers(0, width - 1)), int(rng.integers(0, height - 1))
+        x2, y2 = int(rng.integers(x1 + 1, width + 1)), int(rng.integers(y1 + 1, height + 1))
+        boxes.append((x1, y1, x2, y2))
+        image[y1:y2, x1:x2] = 255
+    labels = np.arange(count, dtype=np.int64) % 3
+    return image, GroundTruth(np.array(boxes, np.float32).reshape(-1, 4), labels, np.zeros(count, bool))
+
+
+def fetch_from(seed: int, count: int = 5):
+    rng = np.random.default_rng(seed)
+    pictures = [picture(rng, int(rng.integers(8, 200)), int(rng.integers(8, 200)), int(rng.integers(0, 6))) for _ in range(count)]
+    return pictures.__getitem__
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    mosaic=st.sampled_from([0.0, 1.0]),
+    anchor=st.sampled_from([0.0, 1.0]),
+    h=st.integers(8, 150),
+    w=st.integers(8, 150),
+)
+def test_boxes_stay_inside_the_canvas(seed: int, mosaic: float, anchor: float, h: int, w: int) -> None:
+    config = AugmentConfig(mosaic=mosaic, anchor_sampling=anchor, focus=0.5, scale=(0.2, 3.0))
+    result = augment(fetch_from(seed), seed % 5, np.random.default_rng(seed), config, h, w, count=5)
+    assert result.image.shape == (h, w, 3) and result.image.dtype == np.uint8
+    assert result.boxes.dtype == np.float32 and result.labels.dtype == np.int64 and result.ignore.dtype == bool
+    assert len(result.boxes) == len(result.labels) == len(result.ignore)
+    assert (result.boxes[:, :2] >= 0).all() and (result.boxes[:, 2:] <= (w, h)).all()
+    assert (result.boxes[:, :2] < result.boxes[:, 2:]).all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10_000), mosaic=st.sampled_from([0.0, 1.0]))
+def test_boxes_stay_on_their_objects(seed: int, mosaic: float) -> None:
+    """Inside of a box (less a pixel of blur) everything is white, as it was in the picture."""
+    config = PLAIN.model_copy(update={"mosaic": mosaic, "scale": (0.5, 2.0)})
+    result = augment(fetch_from(seed), seed % 5, np.random.default_rng(seed), config, 96, 128, count=5)
+    for x1, y1, x2, y2 in result.boxes:
+        zoom = 4  # pixels over which the largest enlargement blurs
+        inner = result.image[int(np.ceil(y1)) + zoom : int(y2) - zoom, int(np.ceil(x1)) + zoom : int(x2) - zoom]
+        assert inner.size == 0 or inner.min() > 200
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_flip_is_an_involution(seed: int) -> None:
+    image, truth = fetch_from(seed)(0)
+    once = flip_horizontally(image, truth)
+    twice = flip_horizontally(*once)
+    assert (twice[0] == image).all() and np.allclose(twice[1].boxes, truth.boxes)
+    assert (once[1].boxes[:, 0] < once[1].boxes[:, 2]).all()
+
+
+def test_chance_comes_from_the_generator() -> None:
+    for config in (AugmentConfig(mosaic=0.5), AugmentConfig(colour="albumentations")):
+        results = [
+            [augment(fetch_from(1), i, np.random.default_rng([3, i]), config, 64, 64, count=5) for i in order]
+            for order in ((0, 1, 2), (2, 1, 0))
+        ]
+        for first, second in zip(results[0], reversed(results[1]), strict=True):
+            assert (first.image == second.image).all() and (first.boxes == second.boxes).all()
+
+
+def test_the_source_is_left_as_it_was() -> None:
+    image, truth = fetch_from(2)(1)
+    image.setflags(write=False)
+    truth.boxes.setflags(write=False)
+    before = truth.boxes.copy()
+    for seed in range(20):
+        augment(lambda i: (image, truth), 0, np.random.default_rng(seed), AugmentConfig(mosaic=0.5), 64, 64)
+    assert (truth.boxes == before).all()
+
+
+def test_anchor_sampling_reaches_the_target_size() -> None:
+    image = np.zeros((300, 300, 3), np.uint8)
+    truth = GroundTruth(np.array([[100, 100, 140, 140]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool))
+    config = AugmentConfig(anchor_sampling=1, target_size=(20, 20), anchor_zoom=(0.1, 9), aspect=0)
+    for seed in range(20):
+        result = augment(lambda i: (image, truth), 0, np.random.default_rng(seed), config, 100, 120)
+        x1, y1, x2, y2 = result.boxes[0]
+        assert abs((x2 - x1) - 20) < 0.5 and abs((y2 - y1) - 20) < 0.5 and not result.ignore[0]
+
+
+def test_small_truncated_and_ignored_objects_are_ignored() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    boxes = np.array([[10, 10, 13, 13], [30, 30, 60, 60], [70, 70, 90, 90]], np.float32)
+    truth = GroundTruth(boxes, np.zeros(3, np.int64), np.array([False, False, True]))
+    config = AugmentConfig(min_box=4, scale=(1, 1), aspect=0, focus=0, flip=0)
+    result = augment(lambda i: (image, truth), 0, np.random.default_rng(0), config, 100, 100)
+    assert np.allclose(result.boxes, boxes) and result.ignore.tolist() == [True, False, True]
+    zoomed = config.model_copy(update={"scale": (2.0, 2.0), "min_box": 0})
+    for seed in range(30):
+        result = augment(lambda i: (image, truth), 0, np.random.default_rng(seed), zoomed, 100, 100)
+        for (x1, y1, x2, y2), ignore in zip(result.boxes, result.ignore, strict=True):
+            if (x2 - x1) * (y2 - y1) < 0.3 * 36:
+                assert ignore
+
+
+def test_letterbox_keeps_everything() -> None:
+    image, truth = np.full((50, 200, 3), 9, np.uint8), fetch_from(0)(0)[1]
+    truth = GroundTruth(np.array([[0, 0, 200, 50], [3, 3, 5, 6]], np.float32), np.zeros(2, np.int64), np.zeros(2, bool))
+    result = letterbox_sample(image, truth, 96, 100)
+    assert np.allclose(result.boxes, truth.boxes / 2) and not result.ignore.any()
+    assert (result.image[:25] == 9).all() and (result.image[25:] == 114).all()
+
+
+def test_calm_and_checks() -> None:
+    calm = AugmentConfig(mosaic=1, anchor_sampling=0.5, colour="albumentations").calm()
+    assert calm.mosaic == calm.anchor_sampling == 0 and calm.colour == "none"
+    for bad, message in (({"scale": [2, 1]}, "scale must be"), ({"flip": 2}, "flip is 2"), ({"hsv": [1, 0, 0]}, "hsv")):
+        with pytest.raises(SettingError, match=message):
+            parse(bad, AugmentConfig, "x")

@@ -1,0 +1,86 @@
+"""The HTML report."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from detection.report import FrontRow, Picture, PredictorRow, ReportData, ReportError, render_report, write_report
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Outline(HTMLParser):
+    """Checks nesting, collects what a reader without eyes needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.images: list[dict] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(tag)
+        attributes = dict(attrs)
+        if tag == "img":
+            self.images.append(attributes)
+        self.links += [attributes[key] for key in ("src", "href") if key in attributes]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ReportData:
+    Image.new("RGB", (40, 30), "teal").save(path := tmp_path / "plot.png")
+    Image.new("RGB", (40, 30), "gold").save(photo := tmp_path / "photo.jpg")
+    return ReportData(
+        title="Faces <tiny>",
+        summary="128x128, for a Cortex-M7.",
+        metric="WIDER easy AP50",
+        headline=(("peak SRAM", "32,000 B"),),
+        predictors=(PredictorRow("float", 0.5123), PredictorRow("int8", 0.504, 32000, 98304, 18_300_000, 1.021, 53e6)),
+        learning_curve=Picture(path, "Loss by epoch"),
+        memory_plan=Picture(path, "Arena by step"),
+        detections=(Picture(photo, "Three faces"),),
+        front=(FrontRow("1 strip", 32000, 18_300_000, 1.021, True), FrontRow("whole", 99000, 17_900_000, 1.0)),
+        environment=(("torch", "2.14.1"),),
+    )
+
+
+def test_the_page_is_well_nested_self_contained_and_described(data: ReportData, tmp_path: Path) -> None:
+    write_report(out := tmp_path / "runs" / "report.html", data)
+    page = out.read_text(encoding="utf-8")
+    outline = Outline()
+    outline.feed(page)
+    assert outline.open == [] and outline.headings[0] == "h1" and outline.headings.count("h1") == 1
+    assert len(outline.images) == 3 and all(image["alt"] for image in outline.images)
+    assert all(link.startswith("data:image/") for link in outline.links)
+    assert '<html lang="en">' in page and 'name="viewport"' in page
+    assert "<tiny>" not in page and "Faces &lt;tiny&gt;" in page
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_numbers_carry_their_units(data: ReportData) -> None:
+    page = render_report(data)
+    for text in ("51.2 %", "98,304 B", "18.3 M", "+2.1 %", "53.0 M", "–", "chosen"):
+        assert text in page
+
+
+def test_a_report_without_measurements_is_still_a_page() -> None:
+    page = render_report(ReportData("Nothing yet"))
+    assert "Nothing yet" in page and "<table" not in page and "<img" not in page
+
+
+def test_a_picture_that_is_absent_or_none_is_named_and_nothing_is_written(data: ReportData, tmp_path: Path) -> None:
+    (broken := tmp_path / "x.png").write_bytes(b"no picture")
+    for path, message in ((tmp_path / "gone.png", "gone.png: No such file"), (broken, "x.png: not a PNG")):
+        with pytest.raises(ReportError, match=message):
+            write_report(tmp_path / "out.html", ReportData("t", memory_plan=Picture(path, "plan")))
+    assert not list(tmp_path.glob("out.html*"))

@@ -1,0 +1,265 @@
+"""Random int8 networks for tests: every operator, every awkward size, values that saturate now and then.
+
+`random_graph(rng)` for loops with a printed seed, `graphs()` for hypothesis, `detector_graph(rng)` for a small pyramid
+detector with the project's output names.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from firmware.compiler.graph import (
+    Add,
+    Clamp,
+    Conv2D,
+    DepthwiseConv2D,
+    Graph,
+    MaxPool2D,
+    Op,
+    Padding,
+    Params,
+    Quantization,
+    ResizeNearest,
+    Shape,
+    Tensor,
+    Weights,
+    Window,
+)
+from firmware.compiler.ops import output_shape
+from firmware.compiler.requantize import clamp_for
+from firmware.compiler.verify import verify
+
+SPREAD = 50.0  # standard deviation, in steps, that activations are scaled to
+
+
+class Builder:
+    """Grows a Graph operator by operator; methods return the name of what they made."""
+
+    def __init__(self, rng: np.random.Generator, shape: Shape, quant: Quantization | None = None) -> None:
+        self.rng = rng
+        self.input = "image"
+        self.tensors = {"image": Tensor("image", shape, quant or Quantization(1 / 128, 0))}
+        self.ops: list[Op] = []
+
+    def shape(self, name: str) -> Shape:
+        return self.tensors[name].shape
+
+    def quantization(self, scale: float | None = None) -> Quantization:
+        scale = scale if scale is not None else float(self.rng.uniform(0.01, 0.1))
+        centre = int(self.rng.integers(-128, 128)) if self.rng.random() < 0.3 else int(self.rng.integers(-20, 20))
+        return Quantization(float(np.float32(scale)), centre)
+
+    def _append(self, params: Params, inputs: list[str], quant: Quantization, name: str | None) -> str:
+        name = name or f"{type(params).__name__.lower()}{len(self.ops)}"
+        shape = output_shape(params, [self.shape(i) for i in inputs])
+        self.tensors[name] = Tensor(name, shape, quant)
+        self.ops.append(Op(name, params, tuple(inputs), name))
+        return name
+
+    def _weights(self, shape: tuple[int, ...], channel_axis: int, taps: int, source: Quantization):
+        """Random weights and the output scale for which most outputs fit into int8."""
+        channels = shape[channel_axis]
+        values = np.clip(np.rint(self.rng.normal(0, 45, shape)), -127, 127).astype(np.int8)
+        if self.rng.random() < 0.1:
+            values = self.rng.choice(np.array([-128, 127], np.int8), shape)  # saturates
+        typical = SPREAD * 45 * np.sqrt(taps)
+        bias = np.rint(self.rng.normal(0, typical / 2, channels)).astype(np.int32)
+        scales = (self.rng.uniform(0.5, 2.0, channels) * self.rng.uniform(0.001, 0.02)).astype(np.float32)
+        scale = source.scale * float(np.median(scales)) * typical / SPREAD
+        return Weights(values, scales, bias), scale
+
+    def activation(self) -> str:
+        return str(self.rng.choice(["NONE", "NONE", "RELU", "RELU6"]))
+
+    def conv(self, source: str, channels: int, window: Window, name: str | None = None, clamp: str | None = None) -> str:
+        tensor = self.tensors[source]
+        taps = window.kernel[0] * window.kernel[1] * tensor.shape.c
+        weights, scale = self._weights((channels, *window.kernel, tensor.shape.c), 0, taps, tensor.quant)
+        quant = self.quantization(scale)
+        return self._append(Conv2D(window, weights, clamp_for(clamp or self.activation(), quant)), [source], quant, name)
+
+    def depthwise(self, source: str, window: Window, multiplier: int = 1, name: str | None = None) -> str:
+        tensor = self.tensors[source]
+        shape = (*window.kernel, tensor.shape.c * multiplier)
+        weights, scale = self._weights(shape, 2, window.kernel[0] * window.kernel[1], tensor.quant)
+        quant = self.quantization(scale)
+        clamp = clamp_for(self.activation(), quant)
+        return self._append(DepthwiseConv2D(window, weights, clamp, multiplier), [source], quant, name)
+
+    def add(self, first: str, second: str, name: str | None = None) -> str:
+        scales = [self.tensors[i].quant.scale for i in (first, second)]
+        quant = self.quantization(float(np.hypot(*scales)) * float(self.rng.uniform(0.3, 1.5)))
+        return self._append(Add(clamp_for(self.activation(), quant)), [first, second], quant, name)
+
+    def pool(self, source: str, window: Window, name: str | None = None) -> str:
+        quant = self.tensors[source].quant
+        return self._append(MaxPool2D(window, clamp_for(self.activation(), quant)), [source], quant, name)
+
+    def upsample(self, source: str, factor: tuple[int, int], name: str | None = None) -> str:
+        return self._append(ResizeNearest(factor), [source], self.tensors[source].quant, name)
+
+    def graph(self, outputs: tuple[str, ...], **fields) -> Graph:
+        return verify(Graph(dict(self.tensors), tuple(self.ops), self.input, outputs, **fields))
+
+
+def same_padding(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> Padding:
+    """TensorFlow's SAME, written a second time on purpose."""
+    total = [max(0, (-(-n // s) - 1) * s + k - n) for n, k, s in zip(size, kernel, stride, strict=True)]
+    return Padding(total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
+
+
+def same_window(shape: Shape, kernel: int, stride: int = 1) -> Window:
+    pair = (kernel, kernel), (stride, stride)
+    return Window(*pair, same_padding((shape.h, shape.w), *pair))
+
+
+def random_window(rng: np.random.Generator, shape: Shape, stride: tuple[int, int] | None = None) -> Window:
+    """Kernels 1, 3, 5, 7, mixed strides, padding SAME, mirrored SAME (PyTorch's), none or anything."""
+    kernel = (int(rng.choice([1, 3, 3, 5, 7])),) * 2
+    if rng.random() < 0.2:
+        kernel = (int(rng.choice([1, 2, 3, 5])), int(rng.choice([1, 2, 3, 7])))
+    if stride is None:
+        stride = (int(rng.integers(1, 3)),) * 2 if rng.random() < 0.8 else (int(rng.integers(1, 3)), int(rng.integers(1, 4)))
+    style = rng.choice(["same", "same", "mirror", "valid", "any"])
+    padding = same_padding((shape.h, shape.w), kernel, stride)
+    if style == "mirror":
+        padding = Padding(padding.bottom, padding.right, padding.top, padding.left)
+    if style == "any":
+        padding = Padding(*(int(rng.integers(0, kernel[side % 2])) for side in range(4)))
+    if style == "valid":
+        padding = Padding()
+    window = Window(kernel, stride, padding)
+    fits = all(shape[d] + padding[d] + padding[d + 2] >= kernel[d] for d in (0, 1))
+    return window if fits else Window(kernel, stride, same_padding((shape.h, shape.w), kernel, stride))
+
+
+def random_graph(rng: np.random.Generator, max_ops: int = 10, max_size: int = 24, max_channels: int = 12) -> Graph:
+    """A verified network of at most max_ops operators (+ 2 for pyramid adds), sides up to max_size, any operator."""
+    height, width = (int(rng.integers(1, max_size + 1)) for _ in range(2))
+    channels = int(rng.choice([1, 2, 3, 3, 3, 4]))
+    quant = None if rng.random() < 0.5 else Quantization(float(np.float32(rng.uniform(0.005, 0.1))), int(rng.integers(-128, 128)))
+    b = Builder(rng, Shape(height, width, channels), quant)
+    for _ in range(int(rng.integers(1, max_ops + 1))):
+        _random_step(b, max_size, max_channels)
+    if not b.ops:  # an upsampling would have grown too large
+        b.conv(b.input, 2, random_window(rng, b.shape(b.input)))
+    made = [op.output for op in b.ops]
+    read = {name for op in b.ops for name in op.inputs}
+    dead_ends = [name for name in made if name not in read]
+    extra = [name for name in made if name in read and rng.random() < 0.15]
+    outputs = [name for name in made if name in {*dead_ends, *extra}]
+    rng.shuffle(outputs)
+    return b.graph(tuple(outputs), input_is_uint8=bool(rng.random() < 0.15))
+
+
+def _random_step(b: Builder, max_size: int, max_channels: int) -> None:
+    rng = b.rng
+    names = list(b.tensors)
+    # mostly the newest tensor, sometimes an older one: branches and several outputs
+    source = names[-1] if rng.random() < 0.75 else names[int(rng.integers(len(names)))]
+    shape = b.shape(source)
+    kind = rng.choice(["conv", "conv", "point", "depthwise", "depthwise", "add", "residual", "pool", "upsample"])
+    if kind == "conv":
+        b.conv(source, int(rng.integers(1, max_channels + 1)), random_window(rng, shape))
+    elif kind == "point":
+        b.conv(source, int(rng.integers(1, max_channels + 1)), Window((1, 1), (1, 1), Padding()))
+    elif kind == "depthwise":
+        multiplier = int(rng.integers(2, 4)) if rng.random() < 0.25 and shape.c * 3 <= max_channels else 1
+        b.depthwise(source, random_window(rng, shape), multiplier)
+    elif kind == "add":
+        partners = [n for n in names if b.shape(n) == shape]
+        b.add(source, partners[int(rng.integers(len(partners)))])
+    elif kind == "residual":
+        middle = b.depthwise(source, same_window(shape, int(rng.choice([3, 5, 7]))))
+        b.add(source, b.conv(middle, shape.c, same_window(shape, 1)))
+    elif kind == "pool":
+        b.pool(source, random_window(rng, shape))
+    elif kind == "upsample":
+        factor = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+        if shape.h * factor[0] <= 2 * max_size and shape.w * factor[1] <= 2 * max_size:
+            _pyramid_add(b, b.upsample(source, factor))
+
+
+def _pyramid_add(b: Builder, upsampled: str) -> None:
+    """Add the upsampled map to a lateral convolution of an older map of the same height and width, where there is one."""
+    shape = b.shape(upsampled)
+    laterals = [n for n, t in b.tensors.items() if (t.shape.h, t.shape.w) == (shape.h, shape.w) and n != upsampled]
+    if laterals:
+        lateral = laterals[int(b.rng.integers(len(laterals)))]
+        b.add(b.conv(lateral, shape.c, same_window(shape, 1)), upsampled)
+
+
+def random_image(rng: np.random.Generator, graph: Graph) -> np.ndarray:
+    """int8 (h, w, c) noise over the whole range, or a smooth picture."""
+    shape = graph.tensors[graph.input].shape
+    if rng.random() < 0.5:
+        return rng.integers(-128, 128, shape, dtype=np.int8)
+    ramp = np.add.outer(np.arange(shape.h) * rng.normal(0, 8), np.arange(shape.w) * rng.normal(0, 8))
+    picture = ramp[..., None] + rng.normal(0, 40, shape.c) + rng.normal(0, 5, shape)
+    return np.clip(np.rint(picture), -128, 127).astype(np.int8)
+
+
+@st.composite
+def graphs(draw: st.DrawFn, max_ops: int = 8, max_size: int = 20) -> Graph:
+    """A random_graph; shrinks towards few operators and small pictures."""
+    ops, size = draw(st.integers(1, max_ops)), draw(st.integers(1, max_size))
+    return random_graph(np.random.default_rng(draw(st.integers(0, 2**32 - 1))), ops, size)
+
+
+def detector_graph(
+    rng: np.random.Generator,
+    height: int = 64,
+    width: int = 64,
+    strides: tuple[int, ...] = (8, 16),
+    classes: int = 1,
+    width_multiplier: float = 1.0,
+) -> Graph:
+    """A small pyramid detector: inverted residuals down to max(strides), top-down adds, heads named as in the project.
+
+    `strides` are consecutive powers of two from 4 up. Outputs per level, ascending: objectness, [class], box.
+    """
+    b = Builder(rng, Shape(height, width, 3))
+    channels = {s: max(4, int(8 * width_multiplier * (1 + i))) for i, s in enumerate((2, 4, 8, 16, 32, 64))}
+    top = b.conv("image", channels[2], same_window(b.shape("image"), 3, 2), "stem", "RELU6")
+    features, stride = {}, 2
+    while stride < max(strides):
+        stride *= 2
+        top = _inverted_residual(b, top, channels[stride], 2, f"down{stride}")
+        top = b.add(top, _inverted_residual(b, top, channels[stride], 1, f"block{stride}"), f"stage{stride}")
+        features[stride] = top
+    lateral_channels, above = channels[min(strides)], None
+    for stride in sorted(strides, reverse=True):
+        shape = b.shape(features[stride])
+        lateral = b.conv(features[stride], lateral_channels, same_window(shape, 1), f"lateral{stride}")
+        above = b.add(lateral, b.upsample(above, (2, 2), f"up{stride}"), f"merge{stride}") if above else lateral
+        features[stride] = above
+    outputs = []
+    for stride in sorted(strides):
+        tower = b.depthwise(features[stride], same_window(b.shape(features[stride]), 3), name=f"tower{stride}")
+        point = same_window(b.shape(tower), 1)
+        heads = [("objectness", 1), ("class", classes), ("box", 4)]
+        for head, count in heads:
+            if head != "class" or classes > 1:
+                outputs.append(_head(b, tower, count, point, f"head{stride}/{head}"))
+    return b.graph(tuple(outputs), name="detector")
+
+
+def _head(b: Builder, source: str, channels: int, window: Window, name: str) -> str:
+    """A linear map whose values lie in about -5..5 (objectness, class) or -1..3 (box), as trained heads do."""
+    name = b.conv(source, channels, window, name, "NONE")
+    scale, zero_point = (0.03, -10) if name.endswith("box") else (0.06, 20)
+    made = b.tensors[name].quant
+    op, weights = b.ops[-1], b.ops[-1].params.weights
+    factor = float(np.float32(scale)) / made.scale
+    scaled = Weights(weights.values, (weights.scales * factor).astype(np.float32), weights.bias)
+    quant = Quantization(float(np.float32(scale)), zero_point)
+    b.tensors[name] = replace(b.tensors[name], quant=quant)
+    b.ops[-1] = replace(op, params=replace(op.params, weights=scaled, clamp=Clamp()))
+    return name
+
+
+def _inverted_residual(b: Builder, source: str, channels: int, stride: int, name: str) -> str:
+    expanded = b.conv(source, 2 * b.shape(source).c, same_window(b.shape(source), 1), f"{name}/expand", "RELU6")
+    middle = b.depthwise(expanded, same_window(b.shape(expanded), 3, stride), name=f"{name}/depthwise")
+    return b.conv(middle, channels, same_window(b.shape(middle), 1), f"{name}/project", "NONE")

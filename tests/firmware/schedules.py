@@ -1,0 +1,20 @@
+"""Random schedules of a program, for properties that must hold whatever the schedule."""
+
+import numpy as np
+
+from firmware.compiler.program import Program
+from firmware.compiler.schedule import Schedule, Segment, reference_of
+
+
+def random_schedule(rng: np.random.Generator, program: Program, max_columns: int = 4) -> Schedule:
+    """Up to five segments at random cuts, each with random strips, rows and carry."""
+    count = len(program.nodes)
+    cuts = sorted({0, count, *rng.integers(1, count + 1, rng.integers(0, 5)).tolist()})
+    segments = []
+    for first, stop in zip(cuts, cuts[1:], strict=False):
+        reference, terminals = reference_of(program, first, stop)
+        width = min(program.nodes[t].shape.w for t in terminals)
+        columns = int(rng.integers(1, min(max_columns, width) + 1))
+        rows = int(rng.integers(1, program.nodes[reference].shape.h + 1))
+        segments.append(Segment(first, stop, columns, rows, bool(rng.integers(2))))
+    return Schedule(tuple(segments))

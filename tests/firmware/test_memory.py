@@ -1,0 +1,84 @@
+"""Memory plans: nothing that lives together overlaps, nothing is smaller than possible, and the checker sees mistakes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firmware.compiler.memory import (
+    Lifetime,
+    MemoryPlan,
+    PlanError,
+    apply_schedule,
+    check_plan,
+    lower_bound,
+    plan_memory,
+)
+from firmware.compiler.program import build_program
+from firmware.compiler.schedule import Schedule, Segment, layer_by_layer
+from firmware.compiler.search import deploy, search_front
+from tests.firmware.graphs import detector_graph, random_graph
+
+INTERVALS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8), st.integers(1, 200)), min_size=1, max_size=25)
+
+
+@given(INTERVALS)
+@settings(max_examples=200, deadline=None)
+def test_plans_pass_the_checker_and_respect_the_bounds(intervals: list[tuple[int, int, int]]) -> None:
+    lifetimes = [Lifetime(n, first, first + length, 4 * size) for n, (first, length, size) in enumerate(intervals)]
+    plan = plan_memory(lifetimes)
+    check_plan(lifetimes, plan)
+    assert lower_bound(lifetimes) <= plan.arena_size <= sum(t.size for t in lifetimes)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "size"),
+    [
+        ([(0, 1, 100), (0, 1, 52)], 152),  # identical lifetimes: the case that a strict comparison misses
+        ([(0, 2, 100), (1, 3, 60), (2, 4, 100)], 160),
+        ([(0, 1, 40), (1, 2, 40), (2, 3, 40)], 40),
+        ([(0, 4, 8), (0, 2, 40), (2, 4, 40)], 48),
+    ],
+)
+def test_known_plans(intervals: list[tuple[int, int, int]], size: int) -> None:
+    lifetimes = [Lifetime(n, *interval) for n, interval in enumerate(intervals)]
+    assert plan_memory(lifetimes).arena_size == size
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [{0: 0, 1: 96}, {0: 0}, {0: 0, 1: 102}, {0: 0, 1: 400}, {0: -4, 1: 100}],
+    ids=["overlap", "missing", "unaligned", "outside", "negative"],
+)
+def test_the_checker_refuses_bad_plans(offsets: dict[int, int]) -> None:
+    lifetimes = [Lifetime(0, 0, 2, 100), Lifetime(1, 1, 3, 100)]
+    with pytest.raises(PlanError):
+        check_plan(lifetimes, MemoryPlan(offsets, 300, 200))
+
+
+def test_layer_by_layer_peak_is_the_biggest_input_and_output_pair() -> None:
+    program = build_program(detector_graph(np.random.default_rng(1)))
+    plan = deploy(program, layer_by_layer(program)).plan
+    alive = [
+        sum(-(-program.nodes[j].size // 4) * 4 for j in range(i + 1) if j == i or program.last_reader[j] >= i)
+        for i in range(len(program.nodes))
+    ]
+    assert plan.lower_bound == max(alive)
+
+
+def test_segments_must_cover_the_program() -> None:
+    program = build_program(random_graph(np.random.default_rng(0)))
+    with pytest.raises(PlanError, match="ends at node"):
+        apply_schedule(program, Schedule((Segment(0, 1),)))
+    with pytest.raises(PlanError, match="should begin"):
+        apply_schedule(program, Schedule((Segment(0, 1), Segment(2, 3))))
+
+
+def test_the_front_is_a_front_and_beats_layer_by_layer() -> None:
+    program = build_program(detector_graph(np.random.default_rng(2)))
+    front = search_front(program)
+    peaks, work = [d.cost.peak_sram for d in front], [d.cost.scheduled_macs for d in front]
+    assert peaks == sorted(peaks, reverse=True) and len(set(peaks)) == len(peaks)
+    assert work == sorted(work)
+    assert front[0].cost.recompute == 0.0
+    assert peaks[0] < deploy(program, layer_by_layer(program)).cost.peak_sram

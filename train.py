@@ -1,0 +1,61 @@
+"""Train a detector: `python train.py --config configs/demo.yaml [key=value ...]`, or `--resume runs/demo`."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from datasets.cache import cache_dataset
+from datasets.catalog import open_dataset
+from datasets.config import load_data_config
+from detection import arch, cli, runs
+from detection.config import load_config
+from detection.distributed import barrier, join_world, leave_world
+from detection.trainer import make_trainer
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", help="experiment YAML")
+    source.add_argument("--resume", metavar="RUN", help="run folder to go on with")
+    parser.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
+    parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. train.epochs=10")
+    options = parser.parse_args()
+
+    config = runs.read_run(options.resume, options.overrides) if options.resume else load_config(options.config, options.overrides)
+    if options.print_config:
+        print(runs.to_yaml(config), end="")
+        return 0
+    torch.set_num_threads(config.train.threads)
+    world = join_world(config.train.device)
+    try:
+        data = load_data_config(config.data)
+        train, val = open_dataset(data, "train", config.train.limit), open_dataset(data, "val")
+        if config.train.cache and data.format != "scenes":
+            if not world.is_main:
+                barrier(world)  # the main process decodes, the others then find the file
+            train = cache_dataset(train, Path(options.runs) / "cache", config.train.cache_side, progress=runs.show_cache)
+            if world.is_main:
+                barrier(world)
+        run = Path(options.resume) if options.resume else runs.new_run(options.runs, config, world)
+        trainer = make_trainer(config, train, val, run, world)
+        if options.resume:
+            trainer.resume()
+        if world.is_main:
+            h, w = config.input.height, config.input.width
+            macs, params = arch.macs(trainer.arch, h, w), arch.params(trainer.arch)
+            print(f"{run}: {macs / 1e6:.2f} M MACs at {h}x{w} (h x w), {params:,} parameters, {len(train)} pictures", flush=True)
+        trainer.fit()
+        if world.is_main:
+            done = trainer.iteration == trainer.total
+            print(f"best mAP50 {max(trainer.best, 0):.4f}: {run / 'weights' / 'best.pt'}")
+            print("finished" if done else f"stopped after {trainer.iteration} of {trainer.total} iterations; go on with --resume {run}")
+    finally:
+        leave_world()
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
