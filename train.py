@@ -24,7 +24,10 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. train.epochs=10")
     options = parser.parse_args()
 
-    config = runs.read_run(options.resume, options.overrides) if options.resume else load_config(options.config, options.overrides)
+    if options.resume:
+        config = runs.read_run(options.resume, options.overrides)
+    else:
+        config = load_config(options.config, options.overrides)
     if options.print_config:
         print(runs.to_yaml(config), end="")
         return 0
@@ -51,7 +54,7 @@ def main() -> int:
         if world.is_main:
             done = trainer.iteration == trainer.total
             print(f"best mAP50 {max(trainer.best, 0):.4f}: {run / 'weights' / 'best.pt'}")
-            print("finished" if done else f"stopped after {trainer.iteration} of {trainer.total} iterations; go on with --resume {run}")
+            print("finished" if done else f"stopped at iteration {trainer.iteration} of {trainer.total}: --resume {run} goes on")
     finally:
         leave_world()
     return 0

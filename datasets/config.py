@@ -26,7 +26,7 @@ class SceneConfig(StrictModel):
     seed: int = Field(0, ge=0)
     classes: tuple[str, ...] = SCENE_CLASSES  # any of SCENE_CLASSES, in the order of their labels
     max_objects: int = Field(5, ge=1, le=50)
-    min_size: float = Field(0.11, gt=0, le=1)  # side of an object, as a share of the picture's shorter side
+    min_size: float = Field(0.16, gt=0, le=1)  # side of an object, as a share of the picture's shorter side
     max_size: float = Field(0.6, gt=0, le=1)
 
     @model_validator(mode="after")

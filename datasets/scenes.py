@@ -90,7 +90,7 @@ def draw_scene(config: SceneConfig, split: int, index: int) -> tuple[np.ndarray,
     height, width = config.height, config.width
     image = _background(rng, height, width)
     owner = np.zeros((height, width), np.uint8)  # 0 ground, 1 + n shape n, 255 something in front
-    for _ in range(rng.integers(2, 6)):
+    for _ in range(rng.integers(1, 5)):
         _distractor(rng, image, owner, value=0)
     boxes: list[tuple[float, float, float, float]] = []
     labels: list[int] = []
@@ -199,7 +199,7 @@ def _shape(rng: np.random.Generator, name: str) -> np.ndarray:
         quarter = np.array([(arm, -0.5), (arm, -arm), (0.5, -arm)])
         turns = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))
         corners = np.concatenate([quarter @ np.array(turn, float).reshape(2, 2) for turn in turns])
-    angle = np.deg2rad(rng.uniform(-22, 22))
+    angle = np.deg2rad(rng.uniform(-18, 18))
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return corners * [rng.uniform(0.85, 1.15), 1] @ rotation
 
@@ -222,7 +222,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, owner: np.ndarray, corne
     below = image[y1:y2, x1:x2]
     ground = np.array(cv2.mean(below, mask)[:3])
     first, second = _contrasting(rng, ground), rng.uniform(0, 255, 3)
-    second = first + (second - first) * rng.uniform(0.2, 0.6)
+    second = first + (second - first) * rng.uniform(0.15, 0.5)
     texture = _texture(rng, y2 - y1, x2 - x1, first, second)
     alpha = cv2.cvtColor(mask, cv2.COLOR_GRAY2RGB)
     blended = cv2.add(cv2.multiply(texture, alpha, scale=1 / 255), cv2.multiply(below, cv2.bitwise_not(alpha), scale=1 / 255))

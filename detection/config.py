@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer, field_validator, model_validator
 
-from datasets.strict import SettingError, StrictModel, load_yaml
+from datasets.strict import SettingError, StrictModel, merge_overrides, parse, read_yaml
 from datasets.transforms import AugmentConfig
-from detection.arch import Arch, ArchError, shapes
+from detection.arch import Arch, shapes
 
 ConfigError = SettingError  # what a wrong setting raises, wherever it is found
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class InputConfig(StrictModel):
@@ -71,7 +72,7 @@ class Config(StrictModel):
     """Everything that a training run depends on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    data: Path  # data YAML; relative to the config file
+    data: Path  # data YAML; absolute in memory, saved relative to the repository when it lies inside
     input: InputConfig
     arch: Arch
     augment: AugmentConfig = AugmentConfig()
@@ -79,22 +80,47 @@ class Config(StrictModel):
     loss: LossConfig = LossConfig()
     decode: DecodeConfig = DecodeConfig()
 
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return (ROOT / value.expanduser()).resolve()
+
+    @field_serializer("data")
+    def _portable(self, value: Path) -> str:
+        """A moved or cloned repository still finds the data YAMLs that it brings along."""
+        return value.relative_to(ROOT).as_posix() if value.is_relative_to(ROOT) else str(value)
+
+    @model_validator(mode="after")
+    def _input_fits(self) -> "Config":
+        try:
+            shapes(self.arch.layers(), self.input.height, self.input.width)
+        except ValueError as error:
+            raise ValueError(f"input: {error}") from None
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, fit for YAML and JSON; `parse` turns it back."""
         return self.model_dump(mode="json")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read an experiment; `data` is made absolute against the file's folder.
+    """Read an experiment; its `data` is relative to the file's folder.
 
     Raises:
         ConfigError: see strict.load_yaml; or an input that the architecture's levels do not fit.
     """
-    config = load_yaml(path, Config, overrides)
-    given = any(override.startswith("data=") for override in overrides)  # on the command line: relative to here
-    data = config.data.resolve() if given else (Path(path).resolve().parent / config.data).resolve()
-    try:
-        shapes(config.arch.layers(), config.input.height, config.input.width)
-    except ArchError as error:
-        raise ConfigError(f"{path}: input: {error}") from None
-    return config.model_copy(update={"data": data})
+    return _read(path, overrides, Path(path).resolve().parent)
+
+
+def load_saved_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read what `Config.as_dict` wrote (args.yaml); its `data` is relative to the repository. Raises as `load_config`."""
+    return _read(path, overrides, ROOT)
+
+
+def _read(path: str | Path, overrides: Sequence[str], base: Path) -> Config:
+    settings = merge_overrides(read_yaml(path), overrides, Config)
+    if isinstance(settings.get("data"), str):
+        if any(override.partition("=")[0].strip() == "data" for override in overrides):
+            base = Path.cwd()  # typed on the command line
+        settings["data"] = str(base / Path(settings["data"]).expanduser())
+    return parse(settings, Config, str(path))

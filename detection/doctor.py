@@ -61,7 +61,7 @@ EMULATOR = "qemu-system-arm -M mps2-an500 -nographic -monitor none -serial none 
 
 
 class Finding(NamedTuple):
-    """One line of the report. `problem` is empty where all is well; `required` says whether it decides the exit code."""
+    """One line of the report. `problem` is empty where all is well; `required`: without it the exit code is 1."""
 
     piece: str
     state: str

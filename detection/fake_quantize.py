@@ -76,7 +76,7 @@ class FakeQuantDetector(FoldedDetector):
 
     def _fake_quantize(self, name: str, x: Tensor) -> Tensor:
         i = self._index[name]
-        return torch.fake_quantize_per_tensor_affine(x, self.scales[i], self.zero_points[i], -128, 127)
+        return torch.fake_quantize_per_tensor_affine(x.float(), self.scales[i], self.zero_points[i], -128, 127)
 
 
 def _quantized_convolution(unit: ConvUnit, x: Tensor) -> Tensor:

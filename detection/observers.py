@@ -83,41 +83,4 @@ def _squared_errors(lows: np.ndarray, highs: np.ndarray, centres: np.ndarray, co
     return ((steps * scales - centres) ** 2) @ counts
 
 
-_CHOOSERS[method](histogram)
-
-
-def _minmax(histogram: Histogram) -> Range:
-    return Range(min(histogram.range.low, 0.0), max(histogram.range.high, 0.0))
-
-
-def _percentile(histogram: Histogram) -> Range:
-    whole = _minmax(histogram)
-    total = histogram.counts.sum()
-    if total == 0 or histogram.range.low == histogram.range.high:
-        return whole
-    edges = np.linspace(histogram.range.low, histogram.range.high, len(histogram.counts) + 1)
-    below = np.concatenate([[0.0], histogram.counts.cumsum()]) / total
-    tail = 1 - _PERCENT / 100
-    low = edges[np.searchsorted(below, tail, side="right") - 1]
-    high = edges[np.searchsorted(below, 1 - tail, side="left")]
-    return Range(min(float(low), 0.0), max(float(high), 0.0))
-
-
-def _mse(histogram: Histogram) -> Range:
-    whole = _minmax(histogram)
-    centres, counts = histogram.centres[histogram.counts > 0], histogram.counts[histogram.counts > 0]
-    best, least = whole, np.inf
-    for low in np.unique(whole.low * _SHRINK):
-        for high in np.unique(whole.high * _SHRINK)[::-1]:
-            if high <= low:
-                continue
-            scale = (high - low) / 255
-            zero_point = np.round(-128 - low / scale)
-            steps = np.clip(np.round(centres / scale) + zero_point, -128, 127) - zero_point
-            error = float((counts * (steps * scale - centres) ** 2).sum())
-            if error < least:
-                best, least = Range(float(low), float(high)), error
-    return best
-
-
 _CHOOSERS: dict[Method, Callable[[Histogram], Range]] = {"minmax": _minmax, "percentile": _percentile, "mse": _mse}

@@ -51,7 +51,7 @@ class Progress:
         return advance
 
     def report(self, row: Mapping[str, float]) -> None:
-        """One line for a finished epoch; starts the clock of the next."""
+        """One line for a finished epoch."""
         left = row["time"] / row["epoch"] * (self.epochs - row["epoch"])
         losses = "  ".join(
             f"{name} {row[key]:.3f}"
@@ -63,6 +63,9 @@ class Progress:
             f"lr {row['lr/pg0']:.2e}  {row['images_per_s']:.0f} img/s  "
             f"{duration(row['time'])} gone, {duration(left)} left"
         )
+
+    def begin_epoch(self) -> None:
+        """Speed is measured from here: validation, checkpoints and plots lie behind."""
         self._images, self._since = 0, time.monotonic()
 
 

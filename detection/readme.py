@@ -3,7 +3,7 @@
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; what is between them is rewritten. `--check` writes
 nothing and fails where README.md is not what the artefacts say. An artefact that is missing is an error, not a dash.
 
-* `zoo`: one row for every folder of zoo/, from its `metrics.json` (eval.py) and `plan.json` (export.py).
+* `zoo`: one row for every folder of zoo/, from its `plan.json` (export.py) and `metrics*.json` (eval.py).
 * `benchmark:NAME`: `benchmarks/NAME.json`, which holds `{"columns": [...], "rows": [[...], ...]}` and perhaps a `note`.
 """
 
@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from detection import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- table:(?P<name>[\w:.-]+) -->\n)(?P<old>.*?)(<!-- /table -->)", re.DOTALL)
-ZOO_COLUMNS = ("model", "input", "protocol", "float", "int8 on every machine", "peak SRAM", "model file", "MACs", "sha256")
+ZOO_COLUMNS = (
+    "model", "input", "pictures", "protocol", "float", "int8", "same bytes as int8 (pictures)", "peak SRAM", "model.tess",
+    "MACs", "instructions", "sha256",
+)  # fmt: skip
 # The first family that an evaluation holds is the model's protocol: (its name, the values that stand in the table).
 PROTOCOLS = (
     ("WIDER FACE easy / medium / hard", ("wider_easy", "wider_medium", "wider_hard")),
@@ -27,7 +30,6 @@ PROTOCOLS = (
     ("VOC AP50", ("voc_ap50_area",)),
     ("COCO AP", ("coco_ap",)),
 )
-INTEGER_PREDICTORS = ("int8", "tflite", "host", "emulator", "board")
 
 
 class ReadmeError(ValueError):
@@ -62,58 +64,74 @@ def zoo_table(zoo: Path) -> str:
 
 
 def zoo_row(folder: Path) -> list[str]:
-    """The row of one zoo folder; the int8 cell says so where integer predictors did not agree to the byte."""
+    """The row of one zoo folder.
+
+    Scores are those of metrics.json; the emulator, which is slow, may have been asked about fewer pictures: byte
+    comparisons and instruction counts are taken from every metrics*.json of the folder. All of them must have measured
+    the model.tess that plan.json describes.
+    """
     plan, metrics = Artefact(folder / "plan.json"), Artefact(folder / "metrics.json")
-    results = predictor_results(metrics)
-    protocol, names = protocol_of(metrics, results)
-    float_values = next((values for name, values in results.items() if name == "float"), None)
-    integers = {name: values for name, values in results.items() if name in INTEGER_PREDICTORS}
-    height, width = plan.size("input", "input_size", "network.input")
-    macs = plan.number("scheduled_macs", "cost.scheduled_macs")
-    extra = macs / plan.number("macs", "cost.macs") - 1
+    evaluations = [metrics, *(Artefact(path) for path in sorted(folder.glob("metrics?*.json")))]
+    sha256 = plan.get("sha256.model.tess")
+    for evaluation in evaluations:
+        if (measured := evaluation.get("sha256").get("model.tess", sha256)) != sha256:
+            raise ReadmeError(f"{evaluation.path}: measured model.tess {measured[:8]}, plan.json has {sha256[:8]}")
+    protocol, names = protocol_of(metrics)
+    scores = {result["name"]: result["values"] for result in metrics.get("results")}
+    results = [result for evaluation in evaluations for result in evaluation.get("results")]
+    instructions = [result["instructions_per_image"] for result in results if result["instructions_per_image"]]
+    height, width, _ = plan.get("input")
+    extra = plan.get("recompute")
     return [
         f"[{folder.name}](zoo/{folder.name})",
         f"{width}x{height}",
+        show_pictures(metrics.get("dataset")),
         protocol,
-        show_values(float_values, names),
-        show_integers(integers, names),
-        f"{plan.number('peak_sram', 'cost.peak_sram', 'sram.peak'):,.0f} B",
-        f"{plan.number('model_size', 'flash', 'model_bytes', 'cost.flash'):,.0f} B",
-        f"{macs / 1e6:.1f} M" + (f" ({100 * extra:+.1f} %)" if round(1000 * extra) else ""),
-        f"`{plan.text('sha256', 'model_sha256')[:8]}`",
+        show_scores(scores.get("float"), names),
+        show_scores(next((values for name, values in scores.items() if name != "float"), None), names),
+        show_agreement(results),
+        f"{plan.get('peak_sram'):,} B",
+        f"{plan.get('flash.model'):,} B",
+        f"{plan.get('macs') / 1e6:.1f} M" + (f" {100 * extra:+.1f} %" if round(1000 * extra) else ""),
+        f"{instructions[-1] / 1e6:,.1f} M" if instructions else "-",
+        f"`{sha256[:8]}`",
     ]
 
 
-def predictor_results(metrics: "Artefact") -> dict[str, Mapping[str, Any]]:
-    """Predictor name -> metric name -> value."""
-    found = metrics.get("predictors", "results")
-    if isinstance(found, list):
-        found = {str(entry.get("name")): entry for entry in found}
-    results = {name: entry.get("values", entry.get("metrics", entry)) for name, entry in found.items()}
+def protocol_of(metrics: "Artefact") -> tuple[str, tuple[str, ...]]:
+    """The first protocol whose values every predictor has."""
+    results = metrics.get("results")
     if not results:
         raise ReadmeError(f"{metrics.path}: no predictor was evaluated; run eval.py again")
-    return results
-
-
-def protocol_of(metrics: "Artefact", results: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple[str, ...]]:
-    """The first protocol whose values every predictor has."""
     for title, names in PROTOCOLS:
-        if all(name in values for values in results.values() for name in names):
+        if all(name in result["values"] for result in results for name in names):
             return title, names
-    raise ReadmeError(f"{metrics.path}: no protocol that the table knows; values: {sorted(next(iter(results.values())))}")
+    values = sorted(results[0]["values"])
+    raise ReadmeError(f"{metrics.path}: no protocol that the table knows; values: {values}")
 
 
-def show_values(values: Mapping[str, Any] | None, names: tuple[str, ...]) -> str:
-    """`.672 / .620 / .376`, or a dash where the predictor was not evaluated."""
-    return "-" if values is None else " / ".join(f"{values[name]:.3f}".removeprefix("0") for name in names)
+def show_pictures(dataset: Mapping[str, Any]) -> str:
+    """`wider val, 3,226`, or `wider val, 400 of 3,226` for a subset: figures of a subset are not the data set's."""
+    images, whole = dataset["images"], dataset["images_in_split"]
+    return f"{dataset['name']} {dataset['split']}, {images:,}" + (f" of {whole:,}" if images != whole else "")
 
 
-def show_integers(integers: Mapping[str, Mapping[str, Any]], names: tuple[str, ...]) -> str:
-    """One value where all integer predictors agree (with the predictors' names), otherwise each one's."""
-    by_value: dict[str, list[str]] = {}
-    for predictor, values in integers.items():
-        by_value.setdefault(show_values(values, names), []).append(predictor)
-    return "; ".join(f"{value} ({', '.join(predictors)})" for value, predictors in by_value.items()) or "-"
+def show_scores(values: Mapping[str, float | None] | None, names: tuple[str, ...]) -> str:
+    """`.672 / .620 / .376`, with a dash for a predictor that was not asked or a value that the data cannot define."""
+    if values is None:
+        return "-"
+    return " / ".join("-" if values[name] is None else f"{values[name]:.3f}".removeprefix("0") for name in names)
+
+
+def show_agreement(results: Sequence[Mapping[str, Any]]) -> str:
+    """`host (3,226), emulator (20)`, and in so many words where bytes differ."""
+    cells = []
+    for result in results:
+        compared, unequal = result["bytes"]["compared"], result["bytes"]["unequal"]
+        if compared:
+            name = result["name"].partition(":")[0]
+            cells.append(f"{name} ({compared:,})" if not unequal else f"{name} **differs** ({unequal:,} of {compared:,})")
+    return ", ".join(cells) or "-"
 
 
 def benchmark_table(path: Path) -> str:
@@ -141,7 +159,7 @@ def markdown_table(columns: list[str] | tuple[str, ...], rows: list[list[str]]) 
 
 
 class Artefact:
-    """A JSON file whose values are asked for by dotted names, the first that is there; a missing one is an error."""
+    """A JSON file whose values are asked for by name; a missing file or value is an error that names both."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -152,30 +170,16 @@ class Artefact:
         except ValueError as error:
             raise ReadmeError(f"{path}: not JSON: {error}") from None
 
-    def get(self, *names: str) -> Any:
-        for name in names:
-            value: Any = self.content
-            for part in name.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-            if value is not None:
-                return value
-        raise ReadmeError(f"{self.path}: has no {' or '.join(names)}")
-
-    def number(self, *names: str) -> float:
-        value = self.get(*names)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ReadmeError(f"{self.path}: {names[0]} is {value!r}, not a number")
+    def get(self, name: str) -> Any:
+        """A value by its dotted name; file names keep their dots (`sha256.model.tess`)."""
+        value: Any = self.content
+        rest = name
+        while rest and isinstance(value, dict):
+            part = rest if rest in value else rest.partition(".")[0]
+            value, rest = value.get(part), rest[len(part) + 1 :]
+        if rest or value is None:
+            raise ReadmeError(f"{self.path}: has no {name}")
         return value
-
-    def text(self, *names: str) -> str:
-        return str(self.get(*names))
-
-    def size(self, *names: str) -> tuple[int, int]:
-        """Height and width of the network's input, from `{"height":, "width":}` or `[h, w, ...]`."""
-        value = self.get(*names)
-        if isinstance(value, dict):
-            return int(value["height"]), int(value["width"])
-        return int(value[0]), int(value[1])
 
 
 def main() -> int:

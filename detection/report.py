@@ -34,7 +34,7 @@ class PredictorRow:
     peak_sram: int | None = None  # bytes
     model_size: int | None = None  # bytes
     macs: int | None = None  # a frame, recomputation included
-    recompute: float | None = None  # scheduled MACs / whole MACs; 1.0 is none
+    recompute: float | None = None  # share of the network's MACs that is done again; 0 is none
     instructions: int | None = None  # a frame, counted by the emulator
 
 
@@ -45,7 +45,7 @@ class FrontRow:
     description: str
     peak_sram: int  # bytes
     macs: int
-    recompute: float  # scheduled MACs / whole MACs
+    recompute: float  # share of the network's MACs that is done again
     chosen: bool = False
 
 
@@ -111,8 +111,8 @@ def _or_dash(show: Callable[[float], str]) -> Callable[[float | None], str]:
     return lambda value: _MISSING if value is None else show(value)
 
 
-def _percent_extra(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.1f} %" if round(1000 * (ratio - 1)) else "none"
+def _percent_extra(share: float) -> str:
+    return f"{100 * share:+.1f} %" if round(1000 * share) else "none"
 
 
 def _millions(count: float) -> str:

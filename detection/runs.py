@@ -9,8 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from datasets.strict import load_yaml
-from detection.config import Config, ConfigError
+from detection.config import Config, ConfigError, load_saved_config
 from detection.distributed import World
 
 COLUMNS = (
@@ -39,8 +38,13 @@ def new_run(root: str | Path, config: Config, world: World) -> Path:
         except FileExistsError:
             number += 1
     (path / "weights").mkdir()
-    write_text(path / "args.yaml", to_yaml(config))
+    write_args(path, config)
     return path
+
+
+def write_args(run: Path, config: Config) -> None:
+    """args.yaml: what the run is trained with, settings changed on resuming included."""
+    write_text(run / "args.yaml", to_yaml(config))
 
 
 def to_yaml(config: Config) -> str:
@@ -63,14 +67,18 @@ def read_run(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     file = Path(path) / "args.yaml"
     if not file.is_file():
         raise ConfigError(f"{path} is no run folder: {file} is missing")
-    return load_yaml(file, Config, overrides)
+    return load_saved_config(file, overrides)
 
 
 def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

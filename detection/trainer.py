@@ -21,7 +21,7 @@ from detection.loss import Loss, detection_loss
 from detection.model.detector import Detector, normalise
 from detection.optimizer import learning_rate, make_optimizer, set_learning_rate
 from detection.progress import Progress
-from detection.validate import ValidationSet, validation_ap50
+from detection.validate import Validation, ValidationSet, validate
 
 
 class TrainingError(ValueError):
@@ -48,6 +48,7 @@ class Trainer:
         self.seconds = 0.0  # trained before this process began
         self.best = -1.0  # AP50
         self.last_ap = math.nan
+        self.validation: Validation | None = None  # of this epoch, when it was due
         self.sums: dict[str, float] = {}  # of loss terms in this epoch
         self.rows: list[dict[str, float]] = []
         self._stop = False
@@ -62,13 +63,16 @@ class Trainer:
 
         Raises:
             CheckpointError: no or damaged checkpoint, or one of another architecture.
-            TrainingError: the data set has changed.
+            TrainingError: the data set, or the number of iterations in an epoch, has changed.
         """
         path = self.run / "weights" / "last.pt"
         saved = load_checkpoint(path)
         load_weights(self.model, saved.model, saved.arch, str(path))
         if saved.dataset_fingerprint != self.fingerprint or saved.class_names != self.classes:
             raise TrainingError(f"{path} was trained on other pictures or classes; start a new run instead")
+        steps = self.schedule.iterations_per_epoch
+        if saved.progress.get("iterations_per_epoch", steps) != steps or saved.iteration // steps != saved.epoch:
+            raise TrainingError(f"{path}: an epoch has {steps} iterations here: keep train.batch_size and the number of processes")
         load_weights(self.ema.model, saved.ema, saved.arch, str(path))
         self.optimizer.load_state_dict(saved.optimizer)
         self.scaler.load_state_dict(saved.scaler)
@@ -102,6 +106,7 @@ class Trainer:
                     last_save = time.monotonic()
                     if on_epoch is not None and self.world.is_main:
                         on_epoch(self)
+                    progress.begin_epoch()
                     if self._out_of_time() or any_process(self._stop, self.world):
                         break
                 elif self.world.size == 1 and self._stop:
@@ -144,10 +149,11 @@ class Trainer:
     def _end_epoch(self, progress: Progress) -> None:
         """Validate when it is time, write results.csv and the checkpoints."""
         due = self.epoch % self.config.train.val_every == 0 or self.epoch == self.config.train.epochs
-        ap = math.nan
+        ap, self.validation = math.nan, None
         if self.world.is_main and due:
-            decode = self.config.decode
-            ap = self.last_ap = validation_ap50(self.ema.model, self.val, decode, progress.validation(len(self.val)))
+            advance = progress.validation(len(self.val))
+            self.validation = validate(self.ema.model, self.val, self.config.decode, advance)
+            ap = self.last_ap = self.validation.ap
         if self.world.is_main:
             self.rows.append(self._row(ap, progress.images_per_s))
             runs.write_results(self.run / "results.csv", self.rows)
@@ -193,6 +199,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "sums": self.sums,
                 "last_ap": self.last_ap,
+                "iterations_per_epoch": self.schedule.iterations_per_epoch,
             },
             dataset_fingerprint=self.fingerprint,
         )
@@ -210,7 +217,8 @@ def make_trainer(config: Config, train: Dataset, val: Dataset, run: Path, world:
     """Check that the splits belong together, letterbox the validation pictures, build the trainer."""
     if train.classes != val.classes:
         raise ConfigError(f"{config.data}: train has classes {train.classes}, val has {val.classes}")
-    pictures = ValidationSet(val, config.input.height, config.input.width, config.train.val_images)
+    limit = config.train.val_images if world.is_main else 0  # the others do not validate
+    pictures = ValidationSet(val, config.input.height, config.input.width, limit)
     return Trainer(config, train, pictures, run, world)
 
 

@@ -1,6 +1,7 @@
 """AP50 of the network in training on a fixed part of the validation split. The full protocols are in evaluate.py."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,18 +9,18 @@ from torch import Tensor
 
 from datasets.annotations import GroundTruth
 from datasets.dataset import Dataset
-from datasets.transforms import letterbox_sample
 from detection.config import DecodeConfig
 from detection.decode import decode
 from detection.detections import Detections
 from detection.metrics.voc import ap50
 from detection.model.detector import Detector, normalise
+from firmware.compiler.preprocess import content_size, letterbox
 
 BATCH = 32
 
 
 class ValidationSet:
-    """Letterboxed pictures, kept in memory: uint8, 3 * height * width bytes each."""
+    """At most `limit` pictures, evenly spread over the split: letterboxed, in memory (3 * height * width bytes each)."""
 
     def __init__(self, source: Dataset, height: int, width: int, limit: int) -> None:
         chosen = np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).round().astype(int)).tolist()
@@ -30,9 +31,9 @@ class ValidationSet:
         self.sizes = torch.empty(len(chosen), 2)
         for row, index in enumerate(chosen):
             sample = source[index]
-            self.images[row] = torch.from_numpy(letterbox_sample(sample.image, sample.truth, height, width).image)
+            self.images[row] = torch.from_numpy(letterbox(sample.image, height, width))
             rows, columns = sample.image.shape[:2]
-            self.content[row] = torch.tensor(content_size(columns, rows, width, height), dtype=torch.float32)
+            self.content[row] = torch.tensor(content_size((columns, rows), (width, height)), dtype=torch.float32)
             self.sizes[row] = torch.tensor([sample.width, sample.height], dtype=torch.float32)
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class ValidationSet:
 @torch.no_grad()
 def predict(
     detector: Detector, pictures: ValidationSet, config: DecodeConfig, advance: Callable[[int], None] | None = None
-) -> Iterable[Detections]:
+) -> Iterator[Detections]:
     """Detections in original pixels, picture by picture."""
     device = next(detector.parameters()).device
     detector.eval()
@@ -56,18 +57,19 @@ def predict(
             advance(len(found))
 
 
-def validation_ap50(
+class Validation(NamedTuple):
+    """What a validation found."""
+
+    ap: float  # mean AP at IoU .5 in [0, 1]; NaN when the pictures show nothing
+    found: list[Detections]  # picture by picture
+
+
+def validate(
     detector: Detector, pictures: ValidationSet, config: DecodeConfig, advance: Callable[[int], None] | None = None
-) -> float:
-    """Mean AP at IoU .5, in [0, 1]; NaN when the pictures show nothing."""
-    return ap50(zip(pictures.truths, predict(detector, pictures, config, advance), strict=True), pictures.classes)
-
-
-def content_size(sw: int, sh: int, dw: int, dh: int) -> tuple[int, int]:
-    """(cw, ch): the part of a dw x dh canvas that a letterboxed sw x sh picture fills."""
-    if sw * dh >= sh * dw:
-        return dw, max(1, (2 * sh * dw + sw) // (2 * sw))
-    return max(1, (2 * sw * dh + sh) // (2 * sh)), dh
+) -> Validation:
+    """Run the network over the pictures. `advance` is called with the number of pictures just done."""
+    found = list(predict(detector, pictures, config, advance))
+    return Validation(ap50(zip(pictures.truths, found, strict=True), pictures.classes), found)
 
 
 def _to_original(boxes: Tensor, content: Tensor, size: Tensor) -> np.ndarray:

@@ -2,8 +2,8 @@
 
     python -m firmware.build --target mps2-an500 --model model.tess
 
-Objects and images are cached under firmware/build by a hash of everything that goes into them, so a second build of the same is a
-look-up and nothing is ever stale.
+Objects and images are cached under firmware/build by a hash of everything that goes into them, so a second build of the
+same is a look-up and nothing is ever stale.
 """
 
 import argparse
@@ -26,7 +26,10 @@ COMMON = ROOM / "targets" / "common"
 RUNTIME = ROOM / "runtime"
 CACHE = ROOM / "build"
 PREFIX = "arm-none-eabi-"
-C_FLAGS = ("-mthumb", "-O2", "-std=c99", "-g1", "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections")
+C_FLAGS = (
+    *("-mthumb", "-O2", "-std=c99", "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections"),
+    *("-g1", f"-ffile-prefix-map={ROOM}=firmware"),  # line numbers, no path of this machine
+)
 LINK_FLAGS = ("--specs=nano.specs", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments")
 BASE_SOURCES = ("startup.c", "semihosting.c", "meter.c")
 
@@ -93,33 +96,37 @@ def build(
     *,
     sram: int | None = None,
     profile: bool = False,
+    kernels: str | None = None,
     arena: int | None = None,
     check: bool = True,
 ) -> Image:
     """Build the application that runs `model` on `target`.
 
-    `sram` replaces the target's, to imitate a smaller chip; `arena` replaces the work memory that the model's header asks for.
-    `out_dir` gets copies named firmware.elf and firmware.map. `profile` counts per node, which costs a little itself.
-    `check=False` embeds a model that is known to be damaged.
-    Raise BuildError when it does not fit or gcc is missing, TargetError for a target without firmware, ModelFileError for a damaged model.
+    `out_dir` gets copies named firmware.elf and firmware.map. `sram` replaces the target's, to imitate a smaller chip.
+    `profile` counts per node, which costs a little itself. `kernels` names a folder of runtime/kernels; the default is the
+    best one that the target can run. `arena` replaces the work memory that the model's header asks for, `check=False`
+    embeds a model that is known to be damaged. Raise BuildError when it does not fit or gcc is missing, TargetError for a
+    target without firmware, ModelFileError for a damaged model.
     """
     chip = _sized(target, sram)
     data = load_tess(model)
     header = read_header(data, check)
-    storage = _Storage(header.arena if arena is None else arena, header.max_detections, header.n_nodes if profile else 0)
-    image = _link(chip, "app", data, storage)
+    arena = header.arena if arena is None else arena
+    image = _link(
+        chip, _kernels(chip, kernels), data, _Storage(arena, header.max_detections, header.n_nodes if profile else 0)
+    )
     return _copied(image, out_dir) if out_dir else image
 
 
 def build_probe(target: str | Target) -> Image:
     """Build the program that checks a new target's counter, faults and stack (targets/common/probe.c)."""
-    return _link(_sized(target, None), "probe", b"", _Storage())
+    return _link(_sized(target, None), None, b"", _Storage())
 
 
 def _sized(target: str | Target, sram: int | None) -> Target:
     chip = load_target(target) if isinstance(target, str) else target
     if chip.firmware is None:
-        raise TargetError(f"target '{chip.name}' is a budget to plan for; firmware is built for mps2-an500 and netduinoplus2")
+        raise TargetError(f"target '{chip.name}' is a budget to plan for; take mps2-an500 or netduinoplus2 to build")
     if sram is None:
         return chip
     if sram > chip.sram:
@@ -132,18 +139,23 @@ def _firmware(chip: Target) -> Firmware:
     return chip.firmware
 
 
-def _sources(chip: Target, program: str) -> list[Path]:
+def _sources(chip: Target, kernels: Path | None) -> list[Path]:
+    """C files of the application with these kernels, or, without any, of the probe."""
     base = [COMMON / name for name in BASE_SOURCES]
-    base += [ROOM / "targets" / _firmware(chip).folder / "port.c", COMMON / f"{program}.c"]
-    if program != "app":
-        return base
-    return base + sorted([*RUNTIME.glob("*.c"), *_kernels(chip).glob("*.c")])
+    base.append(ROOM / "targets" / _firmware(chip).folder / "port.c")
+    if kernels is None:
+        return [*base, COMMON / "probe.c"]
+    return [*base, COMMON / "app.c", *sorted(RUNTIME.glob("*.c")), *sorted(kernels.glob("*.c"))]
 
 
-def _kernels(chip: Target) -> Path:
-    """The kernels written for the chip's instruction set, or the plain ones where there are none."""
-    folder = RUNTIME / "kernels" / chip.isa
-    return folder if any(folder.glob("*.c")) else RUNTIME / "kernels" / "ref"
+def _kernels(chip: Target, wanted: str | None) -> Path:
+    """The kernels of that name; by default those for the chip's instruction set, or the plain ones where there are none."""
+    folder = RUNTIME / "kernels" / (wanted or chip.isa)
+    if any(folder.glob("*.c")):
+        return folder
+    if wanted:
+        raise BuildError(f"there are no kernels '{wanted}' in {folder.parent.name}")
+    return RUNTIME / "kernels" / "ref"
 
 
 @functools.cache
@@ -193,18 +205,18 @@ def _compile(source: Path, flags: list[str], salt: str) -> Path:
     return target
 
 
-def _link(chip: Target, program: str, model: bytes, storage: _Storage) -> Image:
+def _link(chip: Target, kernels: Path | None, model: bytes, storage: _Storage) -> Image:
     firmware = _firmware(chip)
     includes = [f"-I{path}" for path in (COMMON, RUNTIME, RUNTIME / "kernels")]
     flags = [*firmware.flags, *C_FLAGS, *includes, f"-DAPP_LINE_BYTES={firmware.line_bytes}"]
     if storage.profile_nodes:
         flags.append("-DTESS_PROFILE")
     salt = _digest(compiler_version(), *(path.read_bytes() for path in _headers()))
-    objects = [_compile(source, flags, salt) for source in _sources(chip, program)]
+    objects = [_compile(source, flags, salt) for source in _sources(chip, kernels)]
     scripts = [ROOM / "targets" / firmware.folder / "target.ld", COMMON / "sections.ld"]
     sizes = (chip.sram, chip.flash, chip.stack_reserve, *storage.defines())
     parts = [*(path.name for path in objects), repr(sizes), *(path.read_bytes() for path in scripts), model]
-    folder = CACHE / chip.name / _digest(program, (COMMON / "storage.S").read_bytes(), *parts)
+    folder = CACHE / chip.name / _digest((COMMON / "storage.S").read_bytes(), *parts)
     if not (folder / "firmware.elf").exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -232,15 +244,16 @@ def _over_budget(message: str, chip: Target, model: int, arena: int) -> BuildErr
     over = {name: int(size) for name, size in re.findall(r"region `(\w+)' overflowed by (\d+) bytes", message)}
     if "RAM" in over:
         needed, most = chip.sram + over["RAM"], arena - over["RAM"]
-        way_out = f"choose a schedule that needs {most // 16 * 16:,} B or less" if most > 0 else "the target is too small"
+        way_out = f"choose a schedule that needs {most // 16 * 16:,} B" if most > 0 else "the target is too small"
         return BuildError(
             f"firmware for '{chip.name}' needs {needed:,} B of RAM ({arena:,} B of it work memory), the target has "
             f"{chip.sram:,} B: {over['RAM']:,} B too many; {way_out}"
         )
     if "FLASH" in over:
+        needed = chip.flash + over["FLASH"]
         return BuildError(
-            f"firmware for '{chip.name}' needs {chip.flash + over['FLASH']:,} B of flash ({model:,} B of it the model), "
-            f"the target has {chip.flash:,} B: {over['FLASH']:,} B too many"
+            f"firmware for '{chip.name}' needs {needed:,} B of flash ({model:,} B of it the model), the target has "
+            f"{chip.flash:,} B: {over['FLASH']:,} B too many"
         )
     return None
 

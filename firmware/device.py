@@ -3,8 +3,8 @@
     device = open_emulator("model.tess", "mps2-an500")
     for record in device.detect_many(images): print(record.boxes, record.instructions)
 
-Both run the same C library; head maps and boxes are equal to the byte. Costs are counted in executed instructions, by the emulator only:
-an instruction is not a cycle, and nothing here is a time.
+Both run the same C library; head maps and boxes are equal to the byte. Costs are executed instructions, counted by the
+emulator only: an instruction is not a cycle, and nothing here is a time.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from firmware.build import Image, build
-from firmware.emulator import DeviceError, Flags, Record, Result, picture_format, run_batch
+from firmware.compiler.image import output_checksum
+from firmware.emulator import DeviceError, Flags, Record, Result, picture_format, qemu_command, run_batch
 from firmware.header import TessHeader, load_tess, read_header
 from firmware.host import HostModel, PixelFormat
 
@@ -88,7 +89,8 @@ class Device(ABC):
 
     def _check_frame(self, number: int, frame: np.ndarray) -> None:
         if frame.dtype != np.uint8 or frame.shape != self.header.input_shape:
-            raise DeviceError(f"frame {number} is {frame.dtype} {frame.shape}, the network takes uint8 {self.header.input_shape}")
+            wanted = self.header.input_shape
+            raise DeviceError(f"frame {number} is {frame.dtype} {frame.shape}, the network takes uint8 {wanted}")
 
     def _check_decoder(self) -> None:
         if not self.header.max_detections:
@@ -101,6 +103,7 @@ class EmulatorDevice(Device):
     def __init__(self, image: Image, header: TessHeader, timeout: float = 60.0):
         self.image = image
         self.header = header
+        self._names = tuple(name for name, _ in header.outputs)
         self.timeout = timeout
         self._stack: int | None = None
         self._touched: int | None = None
@@ -123,9 +126,14 @@ class EmulatorDevice(Device):
         self._check_decoder()
         return [
             DetectRecord(
-                boxes=r.boxes, heads=self._heads(r) if raw else None, instructions=r.run + r.detect,
-                detect_instructions=r.detect, stack=r.stack, touched=r.touched, profile=r.profile if r.profile.size else None,
-            )  # fmt: skip
+                boxes=r.boxes,
+                heads=self._heads(r) if raw else None,
+                instructions=r.run + r.detect,
+                detect_instructions=r.detect,
+                stack=r.stack,
+                touched=r.touched,
+                profile=r.profile if r.profile.size else None,
+            )
             for r in self._records(images, Flags.BOXES | (Flags.RAW if raw else Flags(0)))
         ]
 
@@ -145,8 +153,8 @@ class EmulatorDevice(Device):
         for record in records:
             self._stack = max(self._stack or 0, record.stack)
             self._touched = max(self._touched or 0, record.touched)
-            if flags & Flags.RAW and record.checksum != output_checksum(self._heads(record).values()):
-                raise DeviceError(f"outputs of '{self.image.target.name}' were damaged on their way out of the emulator")
+            if flags & Flags.RAW and record.checksum != output_checksum(self._heads(record), self._names):
+                raise DeviceError(f"outputs of '{self.image.target.name}' were damaged on their way out")
         return result, records
 
     def _heads(self, record: Record) -> dict[str, np.ndarray]:
@@ -158,12 +166,13 @@ class EmulatorDevice(Device):
         return heads
 
     def _check_image(self, number: int, image: np.ndarray) -> None:
-        picture_format(image)
+        picture_format(image, Flags.BOXES)
         assert self.image.target.firmware is not None
         most = self.image.target.firmware.line_bytes
         if (line := image[0].nbytes) > most:
             raise DeviceError(
-                f"picture {number} has lines of {line:,} B, '{self.image.target.name}' takes {most:,} B (line_bytes of its target file)"
+                f"picture {number} has lines of {line:,} B, '{self.image.target.name}' takes {most:,} B "
+                "(line_bytes of its target file)"
             )
 
 
@@ -184,17 +193,6 @@ def _batches(
         size += cost
     if part:
         yield part
-
-
-def output_checksum(outputs: Sequence[np.ndarray]) -> int:
-    """The order-independent checksum of SPEC.md section 4 over int8 outputs."""
-    total = 0
-    for number, output in enumerate(outputs):
-        index = np.arange(output.size, dtype=np.uint64) + np.uint64(number * 0x01000193)
-        weight = ((index & np.uint64(0xFFFFFFFF)) * np.uint64(2654435761) & np.uint64(0xFFFFFFFF)) | np.uint64(1)
-        value = output.ravel().astype(np.int64) + 129
-        total += int((value.astype(np.uint64) * weight & np.uint64(0xFFFFFFFF)).sum())
-    return total & 0xFFFFFFFF
 
 
 class HostDevice(Device):
@@ -225,7 +223,7 @@ class HostDevice(Device):
         records = []
         for number in range(len(images)):
             image = images[number]
-            pixels = _HOST_FORMATS[picture_format(image)]
+            pixels = _HOST_FORMATS[picture_format(image, Flags.BOXES)]
             lines = image.astype("<u2").view(np.uint8).reshape(*image.shape, 2) if pixels == "rgb565_le" else image
             if raw:
                 heads, boxes = self.model.run_and_detect(lines, pixels)
@@ -250,14 +248,17 @@ def open_emulator(
     *,
     sram: int | None = None,
     profile: bool = False,
+    kernels: str | None = None,
     timeout: float = 60.0,
 ) -> EmulatorDevice:
-    """Build firmware around a model.tess and make it ready. `sram` imitates a smaller chip; `profile` counts per node;
-    `timeout` in seconds a picture.
+    """Build firmware around a model.tess and make it ready. `sram` imitates a smaller chip; `profile` counts per node; `kernels`
+    as in build(); `timeout` in seconds a picture.
 
-    Raise ModelFileError for a damaged model, BuildError where it does not fit or gcc is missing, DeviceError where QEMU is missing.
+    Raise ModelFileError for a damaged model, BuildError where it does not fit or gcc is missing, DeviceError where QEMU
+    is missing.
     """
     data = load_tess(tess)
     header = read_header(data)
-    image = build(target, data, sram=sram, profile=profile)
+    image = build(target, data, sram=sram, profile=profile, kernels=kernels)
+    qemu_command(image.target.firmware, image.elf)  # to hear now that it is not installed
     return EmulatorDevice(image, header, timeout)

@@ -1,4 +1,4 @@
-"""Pictures through firmware in QEMU: the files of targets/common/batch.h, the emulator's process, and what it says when it fails."""
+"""Pictures through firmware in QEMU: the files of targets/common/batch.h, and the process and its last words."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ _HEADER = struct.Struct("<4sHHII")
 _PICTURE = struct.Struct("<HHHHII")
 _RESULT = struct.Struct("<4sHHIIiiIIIIHHHHQQ64s")
 _RECORD = struct.Struct("<iIQQIIIIIIQ")
-_FORMATS = {("uint8", 3): 0, ("uint16", 2): 2, ("uint8", 2): 3}  # (dtype, ndim): enum tess_format, RGB888, RGB565 LE, grey
+_FORMATS = {("uint8", 3): 0, ("uint16", 2): 2, ("uint8", 2): 3}  # (dtype, ndim) -> enum tess_format
 
 
 class DeviceError(ValueError):
@@ -82,8 +82,10 @@ class Record:
     profile: np.ndarray  # uint64 (n_nodes,), empty unless built for profiling
 
 
-def qemu_command(firmware: Firmware, elf: Path) -> list[str]:
+def qemu_command(firmware: Firmware | None, elf: Path) -> list[str]:
     """How the emulator is started. Raise DeviceError, naming the package, when it is not installed."""
+    if firmware is None:
+        raise DeviceError("a target without firmware cannot be started")
     if shutil.which(QEMU) is None:
         raise DeviceError(f"{QEMU} is not installed: apt-get install qemu-system-arm")
     machine = ["-M", firmware.machine, "-icount", f"shift={firmware.icount_shift}"]
@@ -93,16 +95,13 @@ def qemu_command(firmware: Firmware, elf: Path) -> list[str]:
 
 def run_qemu(image: Image, folder: Path, timeout: float) -> str:
     """Run an image with `folder` as its files; what it printed. Raise DeviceError for a time-out, a fault, a bad exit."""
-    assert image.target.firmware is not None
     command = qemu_command(image.target.firmware, image.elf.resolve())
     name = image.target.name
     try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout
-        )
+        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
     except subprocess.TimeoutExpired:  # run() has killed it
-        raise DeviceError(f"'{name}' did not finish within {timeout:.0f} s and was stopped; allow more with timeout=") from None
-    printed = done.stderr + done.stdout
+        raise DeviceError(f"'{name}' did not finish within {timeout:.0f} s; allow more with timeout=") from None
+    printed = (done.stderr + done.stdout).decode(errors="replace")
     if done.returncode == FAULT_STATUS:
         raise DeviceError(f"'{name}' stopped: {_fault(printed, image)}")
     if done.returncode != 0:
@@ -113,7 +112,7 @@ def run_qemu(image: Image, folder: Path, timeout: float) -> str:
 
 def _fault(printed: str, image: Image) -> str:
     """The fault's line, with the name of the function."""
-    line = next((line[line.index("fault:") + 7 :] for line in printed.splitlines() if "fault:" in line), "unknown fault")
+    line = printed.partition("fault: ")[2].partition("\n")[0] or "unknown fault"
     if (pc := re.search(r"pc=(0x[0-9a-f]+)", line)) is None:
         return line
     found = subprocess.run([f"{PREFIX}addr2line", "-f", "-e", str(image.elf), pc[1]], capture_output=True, text=True)
@@ -134,14 +133,15 @@ def write_batch(path: Path, pictures: Sequence[np.ndarray], flags: Flags) -> Non
             file.write(np.ascontiguousarray(picture).tobytes())
 
 
-def picture_format(picture: np.ndarray, flags: Flags = Flags(0)) -> int:
+def picture_format(picture: np.ndarray, flags: Flags) -> int:
     """Value of enum tess_format. Raise DeviceError for an array that is no picture."""
     if flags & Flags.DIRECT:
         return 0
     kind = _FORMATS.get((str(picture.dtype), picture.ndim))
     if kind is None or (picture.ndim == 3 and picture.shape[2] != 3) or 0 in picture.shape:
         raise DeviceError(
-            f"a picture is {picture.dtype} {picture.shape}; expected uint8 (h, w, 3) RGB, uint8 (h, w) grey or uint16 (h, w) RGB565"
+            f"a picture is {picture.dtype} {picture.shape}; expected uint8 (h, w, 3) RGB, uint8 (h, w) grey or "
+            "uint16 (h, w) RGB565"
         )
     return kind
 
@@ -178,7 +178,9 @@ def _record(data: bytes, result: Result, number: int) -> Record:
     return Record(run, detect, checksum, stack, touched, boxes, raw, profile)
 
 
-def run_batch(image: Image, pictures: Sequence[np.ndarray], flags: Flags, timeout: float) -> tuple[Result, list[Record]]:
+def run_batch(
+    image: Image, pictures: Sequence[np.ndarray], flags: Flags, timeout: float
+) -> tuple[Result, list[Record]]:
     """Run pictures in one emulator. `timeout`: seconds for each of them."""
     with tempfile.TemporaryDirectory(prefix="tessera-") as name:
         folder = Path(name)

@@ -1,7 +1,7 @@
-"""What a host must know of a model.tess to embed and feed it: sizes, names, work memory. Everything else is the runtime's business.
+"""What a host must know of a model.tess to embed and feed it: sizes, names, work memory. The rest is the runtime's.
 
-The file is described in SPEC.md; this reader checks no more than it uses (magic, version, length, checksum, and that what it
-follows lies inside of the file).
+The file is described in SPEC.md; this reader checks no more than it uses: magic, version, length, checksum, and that what
+it follows lies inside of the file.
 """
 
 import struct
@@ -49,7 +49,9 @@ def read_header(data: bytes, check: bool = True) -> TessHeader:
         raise ModelFileError(f"model.tess is cut off: {len(data)} B, the header alone has {HEADER_SIZE}")
     version, _, total, crc = struct.unpack_from("<HHII", data, 4)
     if version != SUPPORTED_VERSION:
-        raise ModelFileError(f"model.tess has format version {version}, this runtime reads {SUPPORTED_VERSION}: export it again")
+        raise ModelFileError(
+            f"model.tess has format version {version}, the runtime {SUPPORTED_VERSION}: export it again"
+        )
     if check and total != len(data):
         raise ModelFileError(f"model.tess is damaged: {len(data)} B long, its header says {total}")
     if check and crc != zlib.crc32(data[16:]):

@@ -126,7 +126,7 @@ def _library() -> ctypes.CDLL:
         "tess_host_sizeof": (size, []),
         "tess_host_run": (integer, [pointer, pointer, pointer]),
         "tess_host_checksum": (integer, [pointer, pointer, ctypes.POINTER(u32)]),
-        "tess_host_run_picture": (integer, [pointer, pointer, u16, u16, integer, pointer]),
+        "tess_host_run_picture": (integer, [pointer, pointer, u16, u16, integer, pointer, pointer]),
         "tess_host_letterbox": (integer, [pointer, pointer, u16, u16, integer, u16, u16, pointer, pointer]),
     }
     for name, (result, arguments) in prototypes.items():
@@ -255,21 +255,19 @@ class HostModel:
 
     def _run_picture(self, image: np.ndarray, pixels: PixelFormat, outputs: ctypes.Array | None) -> None:
         image, width, height, code = _picture(image, pixels)
-        _check(self._lib.tess_host_run_picture(self._t, image.ctypes.data, width, height, code, outputs))
-        self.content = content_size(width, height, self.input_shape[1], self.input_shape[0])
+        content = np.empty(2, np.uint16)
+        _check(
+            self._lib.tess_host_run_picture(
+                self._t, image.ctypes.data, width, height, code, outputs, content.ctypes.data
+            )
+        )
+        self.content = (int(content[0]), int(content[1]))
 
     def _detections(self) -> np.ndarray:
         count = _check(self._lib.tess_detect(self._t, self._boxes.ctypes.data, MOST_BOXES))
         boxes = self._boxes[:count].astype(np.int32)
         boxes[:, 4:] &= 0xFFFF  # score and label are unsigned
         return boxes
-
-
-def content_size(width: int, height: int, network_w: int, network_h: int) -> tuple[int, int]:
-    """(width, height) of the part of the network frame that a letterboxed picture fills."""
-    if width * network_h >= height * network_w:
-        return network_w, max(1, (2 * height * network_w + width) // (2 * width))
-    return max(1, (2 * width * network_h + height) // (2 * height)), network_h
 
 
 def _picture(image: np.ndarray, pixels: PixelFormat) -> tuple[np.ndarray, int, int, int]:

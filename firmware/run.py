@@ -2,8 +2,8 @@
 
     python -m firmware.run model.tess --on emulator:mps2-an500 --input in.npy --output out.npz
 
-`in.npy`: uint8 network frames (h, w, c) or (n, h, w, c), or the same as int8 (uint8 - 128). `out.npz`: int8 arrays by output name,
-(h, w, c) or (n, h, w, c). The same inputs give the same bytes everywhere.
+`in.npy`: uint8 network frames (h, w, c) or (n, h, w, c), or the same as int8 (uint8 - 128). `out.npz`: int8 arrays by
+output name, (h, w, c) or (n, h, w, c). The same inputs give the same bytes everywhere.
 """
 
 import argparse
@@ -38,7 +38,9 @@ def read_frames(path: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray, bo
         raise DeviceError(f"{path} is an .npz archive, expected one array: a .npy file")
     batched = array.ndim == 4
     if array.dtype not in (np.uint8, np.int8) or array.shape[batched:] != shape:
-        raise DeviceError(f"{path} holds {array.dtype} {array.shape}, the network takes uint8 or int8 {shape}, or several of them")
+        raise DeviceError(
+            f"{path} holds {array.dtype} {array.shape}, the network takes uint8 or int8 {shape}, one or several"
+        )
     frames = array if array.dtype == np.uint8 else (array.view(np.uint8) ^ 0x80)
     return (frames if batched else frames[None]), batched
 
@@ -61,9 +63,9 @@ def write_outputs(path: Path, records: list[RunRecord], shapes: dict[str, tuple[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m firmware.run", description="Run a model.tess on raw network inputs.")
+    parser = argparse.ArgumentParser(prog="python -m firmware.run", description="Run a model.tess on raw inputs.")
     parser.add_argument("model", type=Path, help="model.tess")
-    parser.add_argument("--on", default="host", metavar="PLACE", help="host, emulator or emulator:TARGET (default: host)")
+    parser.add_argument("--on", default="host", metavar="PLACE", help="host (default), emulator or emulator:TARGET")
     parser.add_argument("--input", type=Path, required=True, help=".npy, uint8 or int8, (h, w, c) or (n, h, w, c)")
     parser.add_argument("--output", type=Path, required=True, help=".npz, int8 by output name")
     options = parser.parse_args()

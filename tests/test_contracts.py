@@ -1,4 +1,4 @@
-"""Rules of the whole repository that no single room can hold: arrows, empty packages, licences, what is never committed.
+"""Rules of the whole repository that no single room can hold: arrows, empty packages, licences, what stays out of it.
 
 The arrows themselves are written down in pyproject.toml ([tool.importlinter]).
 """
@@ -16,9 +16,9 @@ from detection.requirements import normalise, read_constraints
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("datasets", "detection", "firmware")
-TEXT = {".py", ".c", ".h", ".s", ".ld", ".md", ".toml", ".yaml", ".yml", ".txt", ".sh", ".json", ".html", ".cfg", ".mk", ""}
+TEXT = {"", *".py .c .h .s .ld .md .toml .yaml .yml .txt .sh .json .html .cfg .mk .cff .csv".split()}
 # Written in halves so that this file does not contain what it looks for.
-REGISTRIES = [a + b for a, b in (("pypi.", "org"), ("python", "hosted.org"), ("download.py", "torch.org"), ("npmjs.", "org"))]
+REGISTRIES = ["pypi." + "org", "python" + "hosted.org", "download.py" + "torch.org", "npmjs." + "org"]
 # Packages under the AGPL that train or run detectors, by their import or distribution names.
 AGPL = {"ultralytics", "esp-detection", "albumentationsx", "yolov5", "yolov8", "ultralyticsplus", "pymupdf", "fitz"}
 
@@ -26,9 +26,8 @@ AGPL = {"ultralytics", "esp-detection", "albumentationsx", "yolov5", "yolov8", "
 @cache
 def repository_files() -> tuple[Path, ...]:
     """Tracked files and new ones that git does not ignore; without git, everything outside hidden folders and runs."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=False
-    )
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if listed.returncode == 0:
         names = listed.stdout.decode().split("\0")
     else:
@@ -100,7 +99,7 @@ def test_torchvision_is_imported_where_it_is_used() -> None:
     assert top == []
 
 
-@pytest.mark.parametrize("module", ["config", "arch", "detections", "metrics.voc", "metrics.coco", "metrics.wider", "evaluate"])
+@pytest.mark.parametrize("module", "config arch detections metrics.voc metrics.coco metrics.wider evaluate".split())
 def test_module_loads_without_torch(module: str) -> None:
     """The contract read from the sources, proven by running: nothing on the way loads torch."""
     program = f"import sys, detection.{module}; sys.exit('torch' in sys.modules)"
@@ -124,6 +123,19 @@ def test_no_agpl_package() -> None:
 def test_no_path_of_one_machine_and_no_package_host() -> None:
     hosts = "|".join(re.escape(name) for name in REGISTRIES)
     assert matches(rf"(?<![\w.])/wo{'rk'}/|{hosts}|(index-url|find-links)\s*=?\s*\w+://", text_files()) == []
+
+
+def test_git_ignores_nothing_that_belongs_here() -> None:
+    """What a pattern of .gitignore swallows is missing from every clone."""
+    folders = [ROOT / name for name in (*ROOMS, "configs", "tests", "zoo", "benchmarks", "docs")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix in TEXT]
+    own = [str(path.relative_to(ROOT)) for path in files if not {"build", "__pycache__"} & set(path.parts)]
+    asked = subprocess.run(
+        ["git", "check-ignore", "--no-index", *own], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if asked.returncode == 128:
+        pytest.skip("not a git repository")
+    assert asked.stdout.splitlines() == []
 
 
 def test_nothing_is_left_unfinished() -> None:

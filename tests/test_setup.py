@@ -175,15 +175,48 @@ def test_the_cpu_index_reaches_pip(copy: Path) -> None:
     assert "--extra-index-url some-index" in (copy / "pip.log").read_text(encoding="utf-8")
 
 
-def test_missing_tools_are_one_line_and_no_failure(copy: Path) -> None:
+@pytest.fixture
+def bare_path(copy: Path) -> Path:
+    """A PATH with what every system has, and no compiler, emulator or apt-get."""
     tools = copy / "bin"
     tools.mkdir()
     for name in ("bash", "env", "cat", "cksum", "dirname", "rm", "mv", "mkdir", "cp", "id"):
         (tools / name).symlink_to(shutil.which(name) or name)
-    done = set_up(copy, PATH=str(tools), PYTHON=str(copy / "fake-python"))
+    return tools
+
+
+def add_program(folder: Path, name: str, script: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+
+
+MISSING = "gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+
+
+def test_missing_tools_are_one_line_and_no_failure(copy: Path, bare_path: Path) -> None:
+    done = set_up(copy, PATH=str(bare_path), PYTHON=str(copy / "fake-python"))
     assert done.returncode == 0
-    told = [line for line in done.stdout.splitlines() if "gcc-arm-none-eabi" in line]
-    assert len(told) == 1 and "qemu-system-arm" in told[0] and "gcc libc6-dev" in told[0]
+    assert [MISSING in line for line in done.stdout.splitlines()].count(True) == 1
+
+
+@pytest.mark.parametrize(("status", "told"), [("0", "apt-get install"), ("100", "apt-get failed; going on without")])
+def test_root_installs_what_is_missing(copy: Path, bare_path: Path, status: str, told: str) -> None:
+    add_program(bare_path, "id", "echo 0")
+    add_program(bare_path, "apt-get", f'echo "$*" >>apt.log; [ "$1" = update ] || exit {status}')
+    done = set_up(copy, PATH=str(bare_path), PYTHON=str(copy / "fake-python"), SYSTEM_PACKAGES="1")
+    assert done.returncode == 0 and told in done.stdout
+    update, install = (copy / "apt.log").read_text(encoding="utf-8").splitlines()
+    assert update.startswith("update") and install == f"install -y -qq --no-install-recommends {MISSING}"
+
+
+def test_without_root_the_command_is_told(copy: Path, bare_path: Path) -> None:
+    add_program(bare_path, "id", "echo 1000")
+    add_program(bare_path, "sudo", "exit 1")
+    add_program(bare_path, "apt-get", "touch apt.log")
+    done = set_up(copy, PATH=str(bare_path), PYTHON=str(copy / "fake-python"), SYSTEM_PACKAGES="1")
+    assert done.returncode == 0 and not (copy / "apt.log").exists()
+    assert f"sudo apt-get install --no-install-recommends {MISSING}" in done.stdout
 
 
 # ---- Makefile and doctor ----

@@ -75,17 +75,19 @@ def ap_area(hits: np.ndarray, n_objects: int) -> float:
 
 
 class VocEvaluator:
-    """Values `voc_ap<T>_area` and `voc_ap<T>_11`, T = 100 * iou_threshold: means over classes.
+    """Values `voc_ap<T>_area` and, with `eleven_points`, `voc_ap<T>_11`; T = 100 * iou_threshold. Means over classes.
 
     A class whose objects are all ignored, or that has none, is left out of the mean and named in the notes; without any
     class left the values are NaN.
     """
 
-    def __init__(self, classes: Sequence[str], iou_threshold: float = 0.5) -> None:
+    def __init__(self, classes: Sequence[str], iou_threshold: float = 0.5, eleven_points: bool = True) -> None:
         if not 0 < iou_threshold <= 1:
             raise MetricsError(f"iou threshold {iou_threshold} is outside (0, 1]")
         self.classes = tuple(classes)
         self.iou_threshold = iou_threshold
+        prefix = f"voc_ap{round(iou_threshold * 100)}"
+        self._rules = {f"{prefix}_area": ap_area} | ({f"{prefix}_11": ap_11_points} if eleven_points else {})
         self._found: dict[str, _Found] = {}
         self._n_objects = np.zeros(len(self.classes), np.int64)
 
@@ -99,14 +101,12 @@ class VocEvaluator:
 
     def result(self) -> Metrics:
         hits_per_class = self._hits_per_class()
-        prefix = f"voc_ap{round(self.iou_threshold * 100)}"
-        rules = {f"{prefix}_area": ap_area, f"{prefix}_11": ap_11_points}
         by_class = {
-            name: {metric: rule(hits, n_objects) for metric, rule in rules.items()}
+            name: {metric: rule(hits, n_objects) for metric, rule in self._rules.items()}
             for name, hits, n_objects in zip(self.classes, hits_per_class, self._n_objects.tolist(), strict=True)
             if n_objects
         }
-        values = {metric: _mean([values[metric] for values in by_class.values()]) for metric in rules}
+        values = {metric: _mean([values[metric] for values in by_class.values()]) for metric in self._rules}
         absent = [name for name in self.classes if name not in by_class]
         notes = (f"no object to find, left out of the mean: {', '.join(absent)}",) if absent else ()
         return Metrics(values, len(self._found), by_class, notes)

@@ -75,7 +75,9 @@ def clamp_for(name: str, quant: Quantization) -> Clamp:
     if name in ("RELU", "RELU6"):
         low = max(low, quant.zero_point)
     if name == "RELU6":
-        high = min(high, quant.zero_point + _round_half_away(np.float32(6) / np.float32(quant.scale)))
+        with np.errstate(divide="ignore", over="ignore"):  # a tiny scale clamps at 127
+            six = np.float32(6) / np.float32(quant.scale)
+        high = min(high, quant.zero_point + _round_half_away(six))
     if name not in ("NONE", "RELU", "RELU6"):
         raise GraphError(f"activation {name} is not one of NONE, RELU, RELU6")
     return Clamp(name, low, high)

@@ -98,10 +98,16 @@ class _Import:
                 raise self._unsupported(operator)
             self._read[operator.kind](operator)
         if self._input is None:
-            raise TfliteError(f"the network's input {first} is {first.type_name} and no QUANTIZE follows it: expected int8")
+            raise self._bad_input()
         outputs = tuple(self._activation(self._alias.get(index, index), "the network").name for index in self._outputs)
         name = self._names[self._input]
         return Graph(self._tensors, tuple(self._ops), name, outputs, self._input_is_uint8, self._file.name or "model")
+
+    def _bad_input(self) -> TfliteError:
+        first = self._file.tensors[self._file.inputs[0]]
+        return TfliteError(
+            f"the network's input {first} is {first.type_name} and used as such: expected int8, or a QUANTIZE to int8"
+        )
 
     def _unsupported(self, operator: FileOperator) -> TfliteError:
         made = self._file.tensors[operator.outputs[0]]
@@ -136,6 +142,8 @@ class _Import:
             raise TfliteError(f"{who} reads the padded tensor {self._file.tensors[index]}: only convolutions and maxima can")
         if index not in self._names:
             tensor = self._file.tensors[index] if index >= 0 else None
+            if index == self._file.inputs[0]:
+                raise self._bad_input()
             what = "constants" if tensor is not None and tensor.data is not None else "what nothing has made yet"
             raise TfliteError(f"{who} reads {what}: {tensor or 'a missing tensor'}")
         return self._tensors[self._names[index]]
@@ -201,8 +209,8 @@ class _Import:
         # half_pixel_centers asks for row floor((out + 0.5) / factor), which is out // factor for whole factors
         target = _shape(self._file.tensors[operator.outputs[0]])
         size = self._constant(operator, 1)
-        if size.dtype != np.int32 or size.tolist() != [target.h, target.w]:
-            raise TfliteError(f"{_who(operator)} resizes to {size.tolist()[:4]}, its output is {target.h}x{target.w}")
+        if size.dtype != np.int32 or size.shape != (2,) or size.tolist() != [target.h, target.w]:
+            raise TfliteError(f"{_who(operator)} does not resize to {target.h}x{target.w}, as its output says")
         factor = (target.h // source.shape.h, target.w // source.shape.w)
         if (factor[0] * source.shape.h, factor[1] * source.shape.w) != (target.h, target.w):
             pair = f"{source.shape.h}x{source.shape.w} to {target.h}x{target.w}"
@@ -216,7 +224,7 @@ class _Import:
         source = self._activation(before.source, who)
         sides = self._constant(operator, 1)
         if sides.shape != (4, 2) or sides.dtype.kind != "i" or (sides < 0).any() or sides[[0, 3]].any():
-            raise TfliteError(f"{who} must pad rows and columns only, it has {sides.tolist()[:8]}")
+            raise TfliteError(f"{who} must pad rows and columns only, never batch or channels, and never by less than 0")
         value = source.quant.zero_point
         if len(operator.inputs) == 3:
             constant = self._constant(operator, 2)
@@ -347,7 +355,7 @@ def _check_dilation(operator: FileOperator, options: Table | None) -> None:
 
 
 def _shape(tensor: FileTensor) -> Shape:
-    if len(tensor.shape) != 4 or tensor.shape[0] != 1:
+    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or 0 in tensor.shape:
         raise TfliteError(f"tensor {tensor} is {tensor.shape}: expected (1, height, width, channels)")
     return Shape(*tensor.shape[1:])
 

@@ -1,9 +1,9 @@
 /*
  * Tessera's runtime: runs a model.tess on a microcontroller, a few rows at a time.
  *
- * This header is the manual. The library is plain C99 and needs memcpy and memset, nothing else: no malloc, no stdio, no
- * globals that change, no floating point arithmetic, no recursion. It reads the model in place (from flash) and keeps
- * everything that changes in two pieces of memory that the caller owns: a tess_t and a block of work memory.
+ * This header is the manual. The library is plain C99 and needs memcpy, memmove and memset, nothing else: no malloc, no
+ * stdio, no globals that change, no floating point arithmetic, no recursion. It reads the model in place (from flash) and
+ * keeps everything that changes in two pieces of memory that the caller owns: a tess_t and a block of work memory.
  *
  *     size_t bytes;
  *     tess_needed(model, model_size, &bytes);               // or a constant that export.py printed

@@ -1,259 +1,23 @@
 /*
- * Running: walks the segments strip by strip and band by band, SPEC.md section 2. Each band is planned (which rows of
- * which node), checked against the buffers, and computed. Kernels see row pointers only.
+ * Running: walks the segments strip by strip and band by band, SPEC.md section 2. Each band is planned (tess_plan.c)
+ * and computed node by node. Kernels see row pointers only.
  */
-#include <string.h>
-
 #include "kernels/kernels.h"
-#include "tess_axis.h"
-
-enum {
-    HAS_READER = 1,     // in the segment
-    ANCESTOR = 2,       // of the reference, or the reference itself
-    NOBODY = 0xFFFF,    // tess_state.could while it holds the row to keep: no reader wants rows any more
-};
-
-// A segment while it runs.
-typedef struct tess_step {
-    tess_t *t;
-    const struct tess_segment *segment;
-    const struct tess_node *nodes;      // all
-    struct tess_state *state;           // of the segment's nodes
-    int32_t first, count;
-    int32_t band_start, band_end;       // rows of the reference
-    int32_t reference_h;
-    int last;                           // band
-} tess_step_t;
-
-static int32_t max32(int32_t a, int32_t b) {
-    return a > b ? a : b;
-}
-
-static int32_t min32(int32_t a, int32_t b) {
-    return a < b ? a : b;
-}
-
-static int materialised(const struct tess_node *node) {
-    return node->flags & TESS_NODE_MATERIALISED;
-}
-
-static int axis_is_identity(const struct tess_node *node) {
-    return node->kind == TESS_ADD || node->kind == TESS_SINK || node->kind == TESS_SOURCE;
-}
-
-// axis of node towards its inputs; all inputs of a node have one height and width
-static tess_axis_t rows_of(const tess_step_t *s, int32_t i) {
-    const struct tess_node *node = &s->nodes[s->first + i];
-    tess_axis_t identity = {node->h, node->h, 1, 1, 0, 0};
-    return axis_is_identity(node) ? identity : tess_axis_rows(node, &s->nodes[node->inputs[0]]);
-}
-
-static tess_axis_t cols_of(const tess_step_t *s, int32_t i) {
-    const struct tess_node *node = &s->nodes[s->first + i];
-    tess_axis_t identity = {node->w, node->w, 1, 1, 0, 0};
-    return axis_is_identity(node) ? identity : tess_axis_cols(node, &s->nodes[node->inputs[0]]);
-}
-
-// state of an input of node i, NULL when an earlier segment made it
-static struct tess_state *input_state(const tess_step_t *s, int32_t i, int j) {
-    int32_t local = s->nodes[s->first + i].inputs[j] - s->first;
-    return local < 0 ? NULL : &s->state[local];
-}
-
-/// Planning a strip ///
-
-// Note for each node whether somebody in the segment reads it and whether the reference depends on it. The notes live in
-// `begin`, which a band's planning fills last.
-static void note_relations(const tess_step_t *s) {
-    for (int32_t i = 0; i < s->count; i++) {
-        s->state[i].begin = 0;
-    }
-    s->state[s->segment->reference - s->first].begin = ANCESTOR;
-    for (int32_t i = s->count - 1; i >= 0; i--) {
-        for (int j = 0; j < s->nodes[s->first + i].n_inputs; j++) {
-            struct tess_state *input = input_state(s, i, j);
-            if (input) {
-                input->begin = (uint16_t)(input->begin | HAS_READER | (s->state[i].begin & ANCESTOR));
-            }
-        }
-    }
-}
-
-static int is_terminal(const tess_step_t *s, int32_t i) {
-    return materialised(&s->nodes[s->first + i]) || !(s->state[i].begin & HAS_READER);
-}
-
-// Grow an interval [*lo, *hi) to hold [from, to); empty ones take no part.
-static void unite(uint16_t *lo, uint16_t *hi, int32_t from, int32_t to) {
-    if (from >= to) {
-        return;
-    }
-    int empty = *lo >= *hi;
-    *lo = (uint16_t)(empty ? from : min32(*lo, from));
-    *hi = (uint16_t)(empty ? to : max32(*hi, to));
-}
-
-static void plan_columns(const tess_step_t *s, uint32_t strip) {
-    note_relations(s);
-    for (int32_t i = 0; i < s->count; i++) {
-        struct tess_state *state = &s->state[i];
-        uint32_t w = s->nodes[s->first + i].w;
-        int share = is_terminal(s, i);
-        state->col0 = (uint16_t)(share ? w * strip / s->segment->columns : 0);
-        state->col1 = (uint16_t)(share ? w * (strip + 1) / s->segment->columns : 0);
-        state->produced = 0;
-    }
-    for (int32_t i = s->count - 1; i >= 0; i--) {
-        const struct tess_state *state = &s->state[i];
-        tess_axis_t axis = cols_of(s, i);
-        for (int j = 0; state->col0 < state->col1 && j < s->nodes[s->first + i].n_inputs; j++) {
-            struct tess_state *input = input_state(s, i, j);
-            if (input) {
-                unite(&input->col0, &input->col1, tess_in_lo(&axis, state->col0), tess_in_hi(&axis, state->col1));
-            }
-        }
-    }
-}
-
-/// Planning a band that carries rows over ///
-
-static void pull(const tess_step_t *s) {
-    for (int32_t i = s->count - 1; i >= 0; i--) {
-        const struct tess_state *state = &s->state[i];
-        tess_axis_t axis = rows_of(s, i);
-        for (int j = 0; state->target > state->produced && j < s->nodes[s->first + i].n_inputs; j++) {
-            struct tess_state *input = input_state(s, i, j);
-            if (input) {
-                input->target = (uint16_t)max32(input->target, tess_in_hi(&axis, state->target));
-            }
-        }
-    }
-}
-
-// How far each node could come with the rows that are on their way to the reference.
-static void reach(const tess_step_t *s) {
-    for (int32_t i = 0; i < s->count; i++) {
-        const struct tess_node *node = &s->nodes[s->first + i];
-        struct tess_state *state = &s->state[i];
-        if (state->begin & ANCESTOR) {
-            state->could = state->target;
-            continue;
-        }
-        tess_axis_t axis = rows_of(s, i);
-        int32_t rows = node->h;
-        for (int j = 0; j < node->n_inputs; j++) {
-            const struct tess_state *input = input_state(s, i, j);
-            rows = min32(rows, tess_computable(&axis, input ? input->could : axis.in));
-        }
-        state->could = (uint16_t)rows;
-    }
-}
-
-static void plan_carried(const tess_step_t *s) {
-    note_relations(s);
-    for (int32_t i = 0; i < s->count; i++) {
-        int whole = s->last && is_terminal(s, i);
-        s->state[i].target = whole ? s->nodes[s->first + i].h : s->state[i].produced;
-    }
-    struct tess_state *reference = &s->state[s->segment->reference - s->first];
-    reference->target = (uint16_t)max32(reference->target, s->band_end);
-    pull(s);
-    if (!s->last) {
-        reach(s);
-        for (int32_t i = 0; i < s->count; i++) {
-            struct tess_state *state = &s->state[i];
-            if (is_terminal(s, i) && !(state->begin & ANCESTOR)) {
-                uint32_t h = s->nodes[s->first + i].h;
-                int32_t share = (int32_t)(h * (uint32_t)s->band_end / (uint32_t)s->reference_h);
-                state->target = (uint16_t)max32(state->produced, min32(share, state->could));
-            }
-        }
-        pull(s);
-    }
-    for (int32_t i = 0; i < s->count; i++) {
-        s->state[i].begin = s->state[i].produced;
-    }
-}
-
-// First row of each ring that a reader still wants, into `could`.
-static void note_kept_rows(const tess_step_t *s) {
-    for (int32_t i = 0; i < s->count; i++) {
-        s->state[i].could = NOBODY;
-    }
-    for (int32_t i = 0; i < s->count; i++) {
-        tess_axis_t axis = rows_of(s, i);
-        for (int j = 0; s->state[i].produced < axis.out && j < s->nodes[s->first + i].n_inputs; j++) {
-            struct tess_state *input = input_state(s, i, j);
-            if (input) {
-                input->could = (uint16_t)min32(input->could, tess_in_lo(&axis, s->state[i].produced));
-            }
-        }
-    }
-}
-
-/// Planning a band that computes rows again ///
-
-static void share_rows(const tess_step_t *s, int32_t i) {
-    uint32_t h = s->nodes[s->first + i].h, reference_h = (uint32_t)s->reference_h;
-    struct tess_state *state = &s->state[i];
-    int terminal = is_terminal(s, i);
-    state->begin = (uint16_t)(terminal ? h * (uint32_t)s->band_start / reference_h : 0);
-    state->target = (uint16_t)(terminal ? (s->last ? h : h * (uint32_t)s->band_end / reference_h) : 0);
-    if (state->begin >= state->target) {
-        state->begin = state->target = 0;
-    }
-}
-
-static void plan_recomputed(const tess_step_t *s) {
-    note_relations(s);
-    for (int32_t i = 0; i < s->count; i++) {
-        share_rows(s, i);
-    }
-    for (int32_t i = s->count - 1; i >= 0; i--) {
-        struct tess_state *state = &s->state[i];
-        if (materialised(&s->nodes[s->first + i])) {
-            state->begin = (uint16_t)max32(state->begin, state->produced);
-            state->target = (uint16_t)max32(state->target, state->produced);
-        }
-        tess_axis_t axis = rows_of(s, i);
-        for (int j = 0; state->begin < state->target && j < s->nodes[s->first + i].n_inputs; j++) {
-            struct tess_state *input = input_state(s, i, j);
-            if (input) {
-                unite(&input->begin, &input->target, tess_in_lo(&axis, state->begin), tess_in_hi(&axis, state->target));
-            }
-        }
-        state->could = state->begin; // the row to keep
-    }
-}
-
-// Every ring must hold all rows and columns that are alive in this band.
-static int check_rings(const tess_step_t *s) {
-    for (int32_t i = 0; i < s->count; i++) {
-        const struct tess_node *node = &s->nodes[s->first + i];
-        const struct tess_state *state = &s->state[i];
-        if (node->kind == TESS_SINK || materialised(node)) {
-            continue;
-        }
-        if (state->target - state->could > node->buffer_rows || state->col1 - state->col0 > node->buffer_cols) {
-            return TESS_ERR_PLAN;
-        }
-    }
-    return TESS_OK;
-}
+#include "tess_step.h"
 
 /// Computing rows ///
 
 // Where column x of row y of a node lives. A ring starts at the strip's first column, a whole tensor at column 0.
 static int8_t *place(const tess_step_t *s, int32_t index, int32_t y, int32_t x) {
     const struct tess_node *node = &s->nodes[index];
-    int32_t col0 = materialised(node) ? 0 : s->state[index - s->first].col0;
+    int32_t col0 = tess_is_whole(node) ? 0 : s->state[index - s->first].col0;
     int32_t pixel = y % node->buffer_rows * node->buffer_cols + x - col0;
     return s->t->activations + node->buffer_offset + pixel * node->c;
 }
 
 // first column that place() has of a node
 static int32_t first_column(const tess_step_t *s, int32_t index) {
-    return materialised(&s->nodes[index]) ? 0 : s->state[index - s->first].col0;
+    return tess_is_whole(&s->nodes[index]) ? 0 : s->state[index - s->first].col0;
 }
 
 static tess_quant_t quant_of(const struct tess_node *node) {
@@ -436,13 +200,7 @@ static int compute_and_report(const tess_step_t *s, int32_t i) {
 /// Segments ///
 
 static int run_band(const tess_step_t *s) {
-    if (s->segment->carry) {
-        plan_carried(s);
-        note_kept_rows(s);
-    } else {
-        plan_recomputed(s);
-    }
-    int err = check_rings(s);
+    int err = tess_plan_band(s);
     for (int32_t i = 0; !err && i < s->count; i++) {
         err = compute_and_report(s, i);
         s->state[i].produced = s->state[i].target;
@@ -456,9 +214,10 @@ static int run_segment(tess_t *t, const struct tess_segment *segment) {
     s.count = segment->n_nodes;
     s.reference_h = t->nodes[segment->reference].h;
     for (uint32_t strip = 0; strip < segment->columns; strip++) {
-        plan_columns(&s, strip);
+        tess_plan_strip(&s, strip);
         for (s.band_start = 0; s.band_start < s.reference_h; s.band_start += segment->rows) {
-            s.band_end = min32(s.reference_h, s.band_start + segment->rows);
+            s.band_end = s.band_start + segment->rows;
+            s.band_end = s.band_end < s.reference_h ? s.band_end : s.reference_h;
             s.last = s.band_end == s.reference_h;
             int err = run_band(&s);
             if (err) {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ITEMS, NAMES, Item, write_coco, write_image, write_text, write_voc, write_wider, write_yolo
+from dataset_files import ITEMS, NAMES, Item, write_coco, write_image, write_text, write_voc, write_wider, write_yolo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -7,30 +7,42 @@ from typing import Any
 
 import pytest
 
+from detection.evaluate import Evaluation
+from detection.metrics.common import Metrics
 from detection.readme import ReadmeError, fill, make_table
+from detection.results import results_json
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDER = {"wider_easy": 0.8512, "wider_medium": 0.81, "wider_hard": 0.5504}
 PLAN = {
-    "input": {"height": 256, "width": 320},
+    "input": [256, 320, 3],
     "peak_sram": 123456,
-    "model_size": 98304,
+    "flash": {"model": 98304},
     "macs": 20_000_000,
-    "scheduled_macs": 21_000_000,
-    "sha256": "0123456789abcdef",
+    "recompute": 0.05,
+    "sha256": {"model.tflite": "ff", "model.tess": "0123456789abcdef"},
 }
 
 
-def write_model(root: Path, metrics: dict[str, Any] | None, plan: dict[str, Any] | None, name: str = "face") -> None:
-    folder = root / "zoo" / name
+def write_model(root: Path, metrics: dict[str, Any] | None, plan: dict[str, Any] | None) -> Path:
+    folder = root / "zoo" / "face"
     folder.mkdir(parents=True)
     for file, content in (("metrics.json", metrics), ("plan.json", plan)):
         if content is not None:
             (folder / file).write_text(json.dumps(content), encoding="utf-8")
+    return folder
 
 
-def predictors(**values: dict[str, float]) -> dict[str, Any]:
-    return {"predictors": {name: {"values": found} for name, found in values.items()}}
+def result(name: str, values: dict[str, float], compared: int = 0, unequal: int = 0) -> Evaluation:
+    truth = "int8" if compared else None
+    instructions = 4.5e7 if name.startswith("emulator") else None
+    return Evaluation(name, Metrics(values, 400), 400, 1.0, instructions, compared, unequal, truth)
+
+
+def measured(*results: Evaluation, sha256: str = "0123456789abcdef", images: int = 400) -> dict[str, Any]:
+    """What eval.py writes."""
+    dataset = {"name": "wider", "split": "val", "images": images, "images_in_split": 3226}
+    return results_json(results, "runs/face", {"model.tess": sha256}, dataset)
 
 
 def test_readme_is_current() -> None:
@@ -48,31 +60,36 @@ def test_readme_names_only_what_exists() -> None:
 
 def test_zoo_row(tmp_path: Path) -> None:
     integer = {**WIDER, "wider_hard": 0.549}
-    write_model(tmp_path, predictors(float=WIDER, int8=integer, host=integer), PLAN)
-    row = make_table("zoo", tmp_path).splitlines()[-1]
-    assert row == (
-        "| [face](zoo/face) | 320x256 | WIDER FACE easy / medium / hard | .851 / .810 / .550 "
-        "| .851 / .810 / .549 (int8, host) "
-        "| 123,456 B | 98,304 B | 21.0 M (+5.0 %) | `01234567` |"
+    results = result("float", WIDER), result("int8", integer), result("host", integer, 400)
+    folder = write_model(tmp_path, measured(*results), PLAN)
+    few = measured(result("emulator:mps2-an500", integer, 20), images=20)
+    (folder / "metrics_emulator.json").write_text(json.dumps(few), encoding="utf-8")
+    assert make_table("zoo", tmp_path).splitlines()[-1] == (
+        "| [face](zoo/face) | 320x256 | wider val, 400 of 3,226 | WIDER FACE easy / medium / hard | .851 / .810 / .550 "
+        "| .851 / .810 / .549 | host (400), emulator (20) | 123,456 B | 98,304 B | 20.0 M +5.0 % | 45.0 M | `01234567` |"
     )
 
 
-def test_integer_predictors_that_disagree_are_shown_apart(tmp_path: Path) -> None:
-    write_model(tmp_path, predictors(int8={"coco_ap": 0.3}, emulator={"coco_ap": 0.29}), PLAN)
-    assert "| - | .300 (int8); .290 (emulator) |" in make_table("zoo", tmp_path)
+def test_differing_bytes_are_said(tmp_path: Path) -> None:
+    write_model(tmp_path, measured(result("int8", {"coco_ap": 0.3}), result("host", {"coco_ap": 0.29}, 400, 3)), PLAN)
+    assert "| - | .300 | host **differs** (3 of 400) |" in make_table("zoo", tmp_path)
+
+
+INT8 = result("int8", WIDER)
 
 
 @pytest.mark.parametrize(
     ("metrics", "plan", "message"),
     [
         (None, PLAN, r"metrics.json: no such artefact"),
-        (predictors(int8=WIDER), None, r"plan.json: no such artefact"),
-        (predictors(int8=WIDER), {**PLAN, "peak_sram": None}, r"plan.json: has no peak_sram"),
-        (predictors(), PLAN, r"no predictor was evaluated"),
-        (predictors(int8={"accuracy": 1.0}), PLAN, r"no protocol that the table knows; values: \['accuracy'\]"),
+        (measured(INT8), None, r"plan.json: no such artefact"),
+        (measured(INT8), {**PLAN, "flash": {}}, r"plan.json: has no flash.model"),
+        (measured(), PLAN, r"no predictor was evaluated"),
+        (measured(result("int8", {"accuracy": 1.0})), PLAN, r"no protocol that the table knows; values: \['accuracy'\]"),
+        (measured(INT8, sha256="fedcba9876543210"), PLAN, r"measured model.tess fedcba98, plan.json has 01234567"),
     ],
 )
-def test_missing_artefact_is_an_error(
+def test_missing_or_foreign_artefact_is_an_error(
     tmp_path: Path, metrics: dict[str, Any] | None, plan: dict[str, Any] | None, message: str
 ) -> None:
     write_model(tmp_path, metrics, plan)
@@ -89,7 +106,7 @@ def test_benchmark_table(tmp_path: Path) -> None:
 
 
 def test_fill_touches_only_tables_and_is_idempotent(tmp_path: Path) -> None:
-    write_model(tmp_path, predictors(int8=WIDER), PLAN)
+    write_model(tmp_path, measured(INT8), PLAN)
     text = "before\n<!-- table:zoo -->\nold\n<!-- /table -->\nafter\n"
     once = fill(text, tmp_path)
     assert once.startswith("before\n<!-- table:zoo -->\n| model |") and once.endswith("|\n<!-- /table -->\nafter\n")

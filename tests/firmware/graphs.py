@@ -217,7 +217,8 @@ def detector_graph(
 ) -> Graph:
     """A small pyramid detector: inverted residuals down to max(strides), top-down adds, heads named as in the project.
 
-    `strides` are consecutive powers of two from 4 up. Outputs per level, ascending: objectness, [class], box.
+    `strides` are consecutive powers of two from 4 up; height and width are multiples of the largest. Outputs per level,
+    ascending: objectness, [class], box.
     """
     b = Builder(rng, Shape(height, width, 3))
     channels = {s: max(4, int(8 * width_multiplier * (1 + i))) for i, s in enumerate((2, 4, 8, 16, 32, 64))}

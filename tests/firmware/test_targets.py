@@ -81,7 +81,7 @@ def test_missing_compiler_names_the_packages(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_counter_is_exact(target: str, tmp_path: Path) -> None:
     image = build_probe(target)
     # the last is beyond 2^32 ticks of the MPS2's timer
-    for n in (1, 2, 3, 99, 1000, 123_457, 50_000_000, 100_000_000):
+    for n in (1, 2, 3, 99, 1000, 123_457, 100_000_000):
         assert probe(image, tmp_path, 0, n)["instructions"] == 2 * n + 1
     for n in (1, 10, 77):  # a thousand short stretches: no rounding adds up
         assert probe(image, tmp_path, 3, n)["instructions"] == 1000 * (2 * n + 1)
@@ -94,7 +94,9 @@ def test_access_outside_of_memory_is_a_fault(target: str, tmp_path: Path) -> Non
     chip = load_target(target)
     probe(image, tmp_path, 1, 0x20000000 + chip.sram - 4)
     for address in (0x20000000 + chip.sram, 0x1FFFFFFC, 0x00000100, 0x08000000, 0x21000000):
-        with pytest.raises(DeviceError, match=rf"'{target}' stopped: (BusFault|MemManage) pc=.*address=0x{address:08x}.*main"):
+        with pytest.raises(
+            DeviceError, match=rf"'{target}' stopped: (BusFault|MemManage) pc=.*address=0x{address:08x}.*main"
+        ):
             probe(image, tmp_path, 1, address)
 
 
@@ -119,7 +121,5 @@ def test_missing_emulator_names_the_package(monkeypatch: pytest.MonkeyPatch) -> 
     from firmware import emulator
 
     monkeypatch.setattr(emulator, "QEMU", "no-such-qemu")
-    firmware = load_target("mps2-an500").firmware
-    assert firmware is not None
     with pytest.raises(DeviceError, match="apt-get install qemu-system-arm"):
-        emulator.qemu_command(firmware, Path("x.elf"))
+        emulator.qemu_command(load_target("mps2-an500").firmware, Path("x.elf"))

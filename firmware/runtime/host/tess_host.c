@@ -84,13 +84,14 @@ static frame_t picture_lines(const uint8_t *picture, uint16_t width, int format)
 }
 
 int tess_host_run_picture(tess_t *t, const uint8_t *picture, uint16_t width, uint16_t height, int format,
-        int8_t *const *outputs) {
+        int8_t *const *outputs, uint16_t content[2]) {
     tess_letterbox_t box;
     frame_t lines = picture_lines(picture, width, format);
     int err = tess_letterbox_init(&box, t, frame_line, &lines, width, height, format);
     if (err) {
         return err;
     }
+    tess_letterbox_content(&box, &content[0], &content[1]);
     tess_source_t source = tess_letterbox_source(&box);
     return run(t, &source, outputs);
 }

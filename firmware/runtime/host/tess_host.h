@@ -17,12 +17,12 @@ int tess_host_run(tess_t *t, const uint8_t *frame, int8_t *const *outputs);
 int tess_host_checksum(tess_t *t, const uint8_t *frame, uint32_t *sum);
 
 // Letterboxes a picture of any size (enum tess_format, lines of whole pixels without gaps) and runs on it; outputs as for
-// tess_host_run, or NULL. Then tess_detect.
+// tess_host_run, or NULL. content takes width and height of the part of the frame that holds the picture. Then tess_detect.
 int tess_host_run_picture(tess_t *t, const uint8_t *picture, uint16_t width, uint16_t height, int format,
-    int8_t *const *outputs);
+    int8_t *const *outputs, uint16_t content[2]);
 
 // The letterboxed rows that the network would see, columns [col0, col1) of each: uint8 (input_h, col1 - col0, input_c).
-// content takes width and height of the part that holds the picture.
+// content as above.
 int tess_host_letterbox(tess_t *t, const uint8_t *picture, uint16_t width, uint16_t height, int format, uint16_t col0,
     uint16_t col1, uint8_t *frame, uint16_t content[2]);
 

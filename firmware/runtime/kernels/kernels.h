@@ -7,7 +7,8 @@
  * the picture (top and bottom padding). Kernels clip columns themselves: input columns outside of [0, in_w) are padding and
  * are never read. The caller promises that every other column that [x0, x1) needs is there, that x0 < x1, that each window
  * touches the picture, and that `out` (column x0) does not overlap the input rows, except for tess_add_row, where it may be
- * one of them.
+ * one of them. (In a hostile file buffers can overlap all the same: numbers are then wrong, which is fine, but a kernel must
+ * not rely on it with restrict or memcpy.)
  *
  * Padding counts as the zero point for convolutions, as "nothing" for the maximum. Nothing is checked: tess_open did.
  */

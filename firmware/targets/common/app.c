@@ -201,7 +201,8 @@ static int run_letterboxed(void) {
     uint32_t line_size = (uint32_t)picture->width * bytes_per_pixel[picture->format];
     tess_letterbox_t letterbox;
     int err = line_size > sizeof(app.line) ? TESS_ERR_ARGUMENT
-        : tess_letterbox_init(&letterbox, &app.tess, camera_line, &line_size, picture->width, picture->height, picture->format);
+        : tess_letterbox_init(&letterbox, &app.tess, camera_line, &line_size, picture->width, picture->height,
+              picture->format);
     if (err != 0) {
         return err;
     }

@@ -1,11 +1,11 @@
-/* The two files that the application and firmware/device.py exchange. Little endian, no padding beyond what is shown.
+/* The two files that the application and firmware/emulator.py exchange. Little endian, no padding beyond what is shown.
  *
  * batch.bin: a header, one picture head for each picture, then the pixels of the pictures, row by row without gaps.
  * result.bin: a header, then one record for each picture, each `record_size` bytes long:
  *     batch_record_t
  *     u64 profile[n_profile]          instructions per node of the model (only in a build with TESS_PROFILE)
  *     tess_box_t boxes[max_boxes]     of which n_boxes count
- *     int8 raw[raw_size]              the outputs one after the other, NHWC, when BATCH_RAW was asked for; rounded up to 8
+ *     int8 raw[raw_size]              with BATCH_RAW the outputs one after the other, NHWC; rounded up to 8
  */
 #ifndef BATCH_H
 #define BATCH_H

@@ -1,4 +1,4 @@
-// A stopwatch in executed instructions. What happens between pause and resume is not counted, the stopwatch itself neither.
+// A stopwatch in executed instructions. What happens between pause and resume is not counted, nor the stopwatch itself.
 #ifndef METER_H
 #define METER_H
 

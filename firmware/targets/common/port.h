@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-// Timers (and a memory protection unit, where holes in the memory map would not fault by themselves). Called once, before main.
+// Starts the timers, and memory protection where wrong addresses would not fault by themselves. Called before main.
 void port_init(void);
 
 // A running count of timer ticks. Always executes the same number of instructions.

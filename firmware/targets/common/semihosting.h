@@ -1,7 +1,7 @@
 /* Files and console of the machine that runs the emulator, through the debugger's BKPT 0xAB calls.
  *
- * QEMU answers them itself (-semihosting-config enable=on,target=native). Host time passes in them, emulated time does not,
- * apart from the one BKPT instruction.
+ * QEMU answers them itself (-semihosting-config enable=on,target=native). Host time passes in them, emulated time does
+ * not, apart from the one BKPT instruction.
  */
 #ifndef SEMIHOSTING_H
 #define SEMIHOSTING_H

@@ -1,7 +1,8 @@
 /* From reset to main() on a Cortex-M4F or M7, and the report of a fault.
  *
- * The stack lies at the very bottom of RAM: one that grows too far runs into memory that is not there and faults, instead of
- * into somebody's data. A fault prints one line that firmware/device.py understands and ends the emulator with status 101.
+ * The stack lies at the very bottom of RAM: one that grows too far runs into memory that is not there and faults, instead
+ * of into somebody's data. A fault prints one line that firmware/emulator.py understands and ends the emulator with
+ * status 101.
  */
 #include <stddef.h>
 #include <stdint.h>

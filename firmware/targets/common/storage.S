@@ -1,5 +1,5 @@
-/* What depends on the model: itself, executed in place; the runtime's work memory between two guards that nobody may touch; room for
- * the boxes it may find (12 bytes each) and, in a profiling build, one counter a node (8 bytes each).
+/* What depends on the model: itself, executed in place; the runtime's work memory between two guards that nobody may
+ * touch; room for the boxes it may find (12 bytes each) and, in a profiling build, one counter a node (8 bytes each).
  */
     .syntax unified
 

@@ -1,6 +1,6 @@
-/* mps2-an500 under `-icount shift=10`: an instruction takes 1024 ns, a tick of the 25 MHz timers 40 ns, so 25.6 ticks are an
- * instruction and rounding recovers the exact count. TIMER0 alone would wrap after 168 M instructions; the dual timer, 256
- * times slower, extends it to 43 G.
+/* mps2-an500 under `-icount shift=10`: an instruction takes 1024 ns, a tick of the 25 MHz timers 40 ns, so 25.6 ticks are
+ * an instruction and rounding recovers the exact count. TIMER0 alone would wrap after 168 M instructions; the dual timer,
+ * 256 times slower, extends it to 43 G.
  */
 #include "port.h"
 

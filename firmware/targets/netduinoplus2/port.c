@@ -1,5 +1,5 @@
-/* netduinoplus2 under `-icount shift=0`: an instruction takes 1 ns and QEMU clocks the timers at 1 GHz, so a tick of TIM2 is an
- * instruction. TIM5, 256 times slower, says how often TIM2 went round. Outside of RAM and flash this machine faults by
+/* netduinoplus2 under `-icount shift=0`: an instruction takes 1 ns and QEMU clocks the timers at 1 GHz, so a tick of TIM2
+ * is an instruction. TIM5, 256 times slower, says how often TIM2 went round. Outside of RAM and flash this machine faults by
  * itself; it drops writes to the flash and to its mirror at 0, and those are made faults here.
  */
 #include "port.h"

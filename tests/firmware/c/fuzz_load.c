@@ -43,7 +43,7 @@ static void *aligned(size_t size) {
 
 static void require(int condition, const char *what) {
     if (!condition) {
-        printf("broken promise: %s\n", what);
+        fprintf(stderr, "broken promise: %s\n", what);
         abort();
     }
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers import ITEMS, NAMES, Item, write_coco, write_image, write_text, write_voc, write_wider, write_yolo
+from dataset_files import ITEMS, NAMES, Item, write_coco, write_image, write_text, write_voc, write_wider, write_yolo
 
 from datasets import check
 from datasets import shrink as shrink_door

@@ -43,7 +43,7 @@ def test_values_and_overrides(tmp_path: Path) -> None:
         ("epochs: 5", r"epochs is not a setting \(did you mean train\.epochs\?\)"),
         ("extra: {rat: 1}", r"extra\.rat is not a setting \(did you mean extra\.rate\?\)"),
         ("train: {epochs: many}", r"train\.epochs is 'many', should be a valid integer"),
-        ("train: {rate: .nan}", r"train\.rate is nan, should be a finite number"),
+        ("train: {rate: .nan}", r"train\.rate is '\.nan', should be a valid number"),
         ("train: 5", r"train is 5, should be a valid dictionary"),
         ("train: {epochs: 5, epochs: 6}", r"line 1: the key 'epochs' stands twice"),
         ("train: [", r"x\.yaml: line 1: "),

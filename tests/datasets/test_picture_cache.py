@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ITEMS, NAMES, write_image, write_voc
+from dataset_files import ITEMS, NAMES, write_image, write_voc
 
 from datasets.cache import cache_dataset
 from datasets.catalog import open_dataset

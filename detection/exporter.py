@@ -1,0 +1,162 @@
+"""From a source to a folder that runs: quantise and lower (or read a .tflite), choose a schedule, write, prove.
+
+The folder appears only when everything in it is proven: files are written beside it and moved into place at the end.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.catalog import open_dataset
+from datasets.config import load_data_config
+from datasets.strict import parse
+from firmware.compiler import choose, report
+from firmware.compiler.decode import DecodeSpec, make_decode_spec
+from firmware.compiler.graph import Graph
+from firmware.compiler.image import selftest_frame, write_image
+from firmware.compiler.preprocess import letterbox
+from firmware.compiler.program import build_program
+from firmware.compiler.search import Deployment
+from firmware.compiler.target import Target
+from firmware.compiler.tflite import read_metadata, read_tflite, write_tflite
+from firmware.proof import Proof, prove
+
+METADATA_FORMAT = 1
+Say = Callable[[str], None]
+
+
+class ExportError(ValueError):
+    """A source that cannot be exported."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A quantised network, where it came from, and pictures to prove it on (uint8 network frames)."""
+
+    graph: Graph
+    metadata: dict[str, Any] | None  # as written into model.tflite; None for other people's networks
+    frames: Sequence[np.ndarray]
+    quality: list[dict[str, Any]]  # signal to noise per layer, dB; empty without a float network
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export made."""
+
+    folder: Path
+    deployment: Deployment
+    front: tuple[Deployment, ...]
+    proof: Proof
+    network: Network
+    tess_size: int
+
+
+def decode_spec(graph: Graph, metadata: dict[str, Any] | None) -> DecodeSpec | None:
+    """The decoder that a model.tflite of ours describes; None for a network that is no detector of ours."""
+    if not metadata or "strides" not in metadata:
+        return None
+    try:
+        settings = _Settings(**metadata["decode"])
+        return make_decode_spec(graph, metadata["strides"], metadata["classes"], settings)
+    except (KeyError, TypeError) as error:
+        raise ExportError(f"the metadata of {graph.name} is not of format {METADATA_FORMAT}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Settings:
+    score_threshold: float
+    iou_threshold: float
+    max_candidates: int
+    max_detections: int
+
+
+def load_network(source: Path, calibration: int, verification: int, method: str | None, data: str | None, say: Say) -> Network:
+    """Read a checkpoint (or a run folder, its last weights) or an int8 .tflite."""
+    if source.suffix == ".tflite":
+        return _read_network(source, verification)
+    return _quantise_network(find_checkpoint(source), calibration, verification, method, data, say)
+
+
+def find_checkpoint(source: Path) -> Path:
+    """The checkpoint that a path means: itself, a run's weights/last.pt, or a zoo folder's checkpoint.pt."""
+    if source.is_file():
+        return source
+    for name in ("checkpoint.pt", "weights/last.pt"):
+        if (source / name).is_file():
+            return source / name
+    raise ExportError(f"{source}: no checkpoint there (a .pt file, a run folder with weights/last.pt, or a .tflite is expected)")
+
+
+def _read_network(path: Path, verification: int) -> Network:
+    content = path.read_bytes()
+    graph, metadata = read_tflite(content), read_metadata(content)
+    graph = Graph(graph.tensors, graph.ops, graph.input, graph.outputs, graph.input_is_uint8, path.stem)
+    shape = graph.tensors[graph.input].shape
+    frames = [selftest_frame(*shape, seed=1 + n) for n in range(verification)]
+    return Network(graph, metadata, frames, [])
+
+
+def _quantise_network(
+    path: Path, calibration: int, verification: int, method: str | None, data: str | None, say: Say
+) -> Network:
+    from detection.checkpoint import load_detector
+    from detection.config import Config
+    from detection.lower import lower
+    from detection.quantize import DEFAULT_METHOD, calibrate
+    from detection.sqnr import layer_sqnr, worst_layer
+
+    detector, checkpoint = load_detector(path)
+    config = parse(checkpoint.config, Config, str(path))
+    train = open_dataset(load_data_config(data or config.data), "train")
+    picked = np.linspace(0, len(train) - 1, min(calibration, len(train))).astype(int)
+    frames = [letterbox(train[int(i)].image, config.input.height, config.input.width) for i in picked]
+    say(f"calibrating on {len(frames)} training pictures")
+    graph = lower(detector.arch, calibrate(detector, frames, method or DEFAULT_METHOD))
+    graph = Graph(graph.tensors, graph.ops, graph.input, graph.outputs, False, config.name)
+    ratios = layer_sqnr(detector, graph, frames[:: max(1, len(frames) // 4)][:4])
+    worst = worst_layer(ratios)
+    say(f"signal to quantisation noise: worst layer '{worst.name}' {worst.db:.1f} dB")
+    metadata = {
+        "format": METADATA_FORMAT,
+        "classes": list(checkpoint.class_names),
+        "strides": list(detector.arch.head.strides),
+        "decode": config.decode.model_dump(),
+    }
+    quality = [{"layer": ratio.name, "sqnr_db": round(ratio.db, 2)} for ratio in ratios]
+    return Network(graph, metadata, frames[:: max(1, len(frames) // verification)][:verification], quality)
+
+
+def export(network: Network, target: Target, schedule: str, sram: int | None, folder: Path, say: Say) -> Export:
+    """Plan, write and prove; `folder` gets model.tflite, model.tess, plan.json, plan.png and verify.json, or nothing."""
+    program, spec = build_program(network.graph), decode_spec(network.graph, network.metadata)
+    say(f"searching schedules of {len(program.nodes)} nodes for {target.name}")
+    candidates = spec.max_candidates if spec else 0
+    chosen, front = choose.choose(program, schedule, target, sram, candidates)
+    tflite = write_tflite(network.graph, network.metadata)
+    tess = write_image(chosen, spec, hashlib.sha256(tflite).digest())
+    if len(tess) > target.flash:
+        raise choose.BudgetError(f"model.tess is {len(tess):,} B, target '{target.name}' has {target.flash:,} B of flash")
+    say(report.describe(chosen))
+    say(f"proving equal bytes on {len(network.frames)} frames")
+    proof = prove(network.graph, chosen, tflite, tess, network.frames)
+    plan = report.plan_json(chosen, front, tflite, tess, target.name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
+        work = Path(scratch)
+        (work / "model.tflite").write_bytes(tflite)
+        (work / "model.tess").write_bytes(tess)
+        (work / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
+        verified = {**proof.as_json(), "quality": network.quality, "sha256_of_files": plan["sha256"]}
+        (work / "verify.json").write_text(json.dumps(verified, indent=1) + "\n")
+        report.draw_plan(chosen, front, work / "plan.png")
+        folder.mkdir(exist_ok=True)
+        for made in sorted(work.iterdir()):
+            shutil.move(made, folder / made.name)
+    return Export(folder, chosen, front, proof, network, len(tess))

@@ -1,0 +1,69 @@
+"""Score a detector by its data set's protocol on several machines at once, and prove that the integer ones agree.
+
+    python eval.py runs/demo --data configs/data/wider.yaml --on float,int8,host --json runs/demo/metrics.json
+
+Exit code 1 where any head map or box of an integer predictor differs from the int8 truth.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from datasets.catalog import open_dataset
+from datasets.config import load_data_config
+from detection import cli, results
+from detection.evaluate import Subset, evaluate_together, evenly_spaced
+from detection.metrics.protocols import evaluators_for, missing_note
+from detection.sources import NAMES, check_classes, find_source, open_predictor, split_names, truth_for
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="SOURCE", help="run, export or zoo folder; checkpoint, .tflite or .tess")
+    parser.add_argument("--data", required=True, help="data YAML")
+    parser.add_argument("--on", default="int8", help=f"predictors, with commas: {', '.join(NAMES)}, emulator:TARGET")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"))
+    parser.add_argument("--limit", type=int, metavar="N", help="only N pictures, evenly spaced and always the same")
+    parser.add_argument("--checkpoint", metavar="FILE", help="the float network, where SOURCE has none")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything measured to this file")
+    options = parser.parse_args()
+
+    config = load_data_config(options.data)
+    source, names = find_source(options.source, options.checkpoint), split_names(options.on)
+    predictors = [open_predictor(source, name) for name in truth_for(names, source)]
+    whole = open_dataset(config, options.split)
+    check_classes(source, whole.classes)
+    pictures = Subset(whole, evenly_spaced(len(whole), options.limit))
+    new_evaluators = evaluators_for(config.format, config.path, options.split, whole.classes)
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pictures", total=len(pictures))
+        found = evaluate_together(
+            predictors, pictures, new_evaluators, lambda done, _: bar.update(task, completed=done)
+        )
+    shown = [result for result in found if result.name in names]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    name = Path(options.data).stem
+    title = f"{options.source} on {name}/{options.split}, {len(pictures)} of {len(whole)} pictures"
+    console.print(results.results_table(shown, title))
+    dataset = {
+        "name": name, "format": config.format, "split": options.split, "images": len(pictures),
+        "images_in_split": len(whole), "limit": options.limit,
+    }  # fmt: skip
+    missing = missing_note(config.format, config.path, options.split)
+    document = results.results_json(shown, options.source, source.sha256(), dataset, [missing] if missing else [])
+    for note in document["notes"]:
+        console.print(f"note: {note}", soft_wrap=True)
+    if options.json:
+        results.write_json(options.json, document)
+    different = [result.difference for result in shown if result.difference is not None]
+    if different:
+        raise ValueError("; ".join(map(str, different)))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

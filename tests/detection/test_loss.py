@@ -1,0 +1,80 @@
+"""The loss: its terms, what moves them, and that every parameter learns."""
+
+import pytest
+import torch
+
+from detection.arch import Arch
+from detection.assign import Truth
+from detection.config import LossConfig
+from detection.loss import detection_loss
+from detection.model.detector import Detector
+
+torch.set_num_threads(1)  # two threads on a busy machine wait for each other
+
+BLOCKS = [{"channels": 8, "stride": 2, "expand": 2}, {"channels": 8, "stride": 2, "expand": 2}]
+HEAD = {"strides": [4, 8], "channels": [8, 8]}
+
+
+def make(n_classes: int) -> Detector:
+    torch.manual_seed(0)
+    return Detector(Arch.model_validate({"stem": {"channels": 4}, "blocks": BLOCKS, "head": HEAD, "num_classes": n_classes}))
+
+
+def truth_of(*rows: tuple[int, float, float, float, float, int, bool]) -> Truth:
+    image, labels, ignore = ([row[i] for row in rows] for i in (0, 5, 6))
+    boxes = torch.tensor([row[1:5] for row in rows], dtype=torch.float32).reshape(-1, 4)
+    return Truth(boxes, torch.tensor(labels, dtype=torch.int64), torch.tensor(ignore, dtype=torch.bool),
+                 torch.tensor(image, dtype=torch.int64))  # fmt: skip
+
+
+@pytest.mark.parametrize("n_classes", [1, 3])
+@pytest.mark.parametrize("box_kind", ["ciou", "eiou"])
+@pytest.mark.parametrize("objectness_kind", ["quality_focal", "bce"])
+def test_terms_are_finite_and_reach_every_parameter(n_classes: int, box_kind: str, objectness_kind: str) -> None:
+    model = make(n_classes).train()
+    truth = truth_of((0, 4, 4, 20, 22, n_classes - 1, False), (1, 10, 8, 16, 15, 0, False), (1, 1, 1, 3, 3, 0, True))
+    config = LossConfig(box_kind=box_kind, objectness_kind=objectness_kind)
+    loss = detection_loss(model.arch, model(torch.randn(2, 3, 32, 32)), truth, config)
+    assert set(loss.terms) == {"box", "objectness"} | ({"class"} if n_classes > 1 else set())
+    assert loss.positives >= 2 and all(torch.isfinite(term) for term in loss.terms.values())
+    loss.total.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("rows", [(), ((0, 4, 4, 20, 22, 0, True),)])
+def test_pictures_without_objects_teach_objectness_only(rows: tuple) -> None:
+    model = make(1)
+    loss = detection_loss(model.arch, model(torch.randn(2, 3, 32, 32)), truth_of(*rows), LossConfig())
+    assert loss.positives == 0 and loss.terms["box"] == 0 and loss.terms["objectness"] > 0
+    loss.total.backward()
+
+
+def test_an_ignored_area_teaches_nothing() -> None:
+    model = make(1).eval()
+    outputs = [output.detach().requires_grad_() for output in model(torch.randn(1, 3, 32, 32))]
+    detection_loss(model.arch, tuple(outputs), truth_of((0, 0, 0, 16, 32, 0, True)), LossConfig()).total.backward()
+    left, right = outputs[0].grad[0, 0, :, :4], outputs[0].grad[0, 0, :, 4:]
+    assert (left == 0).all() and (right > 0).all()
+
+
+def test_weights_scale_their_terms() -> None:
+    model, truth = make(3).eval(), truth_of((0, 4, 4, 20, 22, 1, False))
+    outputs = model(torch.randn(1, 3, 32, 32))
+    once = detection_loss(model.arch, outputs, truth, LossConfig(box=1, objectness=1, classes=1)).terms
+    twice = detection_loss(model.arch, outputs, truth, LossConfig(box=2, objectness=3, classes=0)).terms
+    assert torch.isclose(twice["box"], 2 * once["box"]) and torch.isclose(twice["objectness"], 3 * once["objectness"])
+    assert twice["class"] == 0
+
+
+def test_it_falls_on_one_batch() -> None:
+    model = make(2).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    images, truth = torch.randn(2, 3, 32, 32), truth_of((0, 4, 4, 20, 22, 1, False), (1, 10, 8, 24, 25, 0, False))
+    values = []
+    for _ in range(40):
+        loss = detection_loss(model.arch, model(images), truth, LossConfig()).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert sum(values[-5:]) < 0.4 * sum(values[:5])

@@ -1,0 +1,165 @@
+"""Whole runs on generated scenes: repeatable, resumable to the same bits, and with errors that say what to do."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.catalog import open_dataset
+from datasets.config import load_data_config
+from detection import runs, trainer
+from detection.batches import Schedule, TrainPictures, training_batches
+from detection.checkpoint import CheckpointError, load_checkpoint, load_detector
+from detection.config import Config, load_config
+from detection.distributed import World
+from detection.optimizer import learning_rate
+from detection.trainer import Trainer, TrainingError, make_trainer
+
+TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def config_with(*overrides: str) -> Config:
+    return load_config(TINY, ["train.epochs=3", *overrides])
+
+
+def make(config: Config, run: Path) -> Trainer:
+    data = load_data_config(config.data)
+    train, val = open_dataset(data, "train", config.train.limit), open_dataset(data, "val", 4)
+    return make_trainer(config, train, val, run, World())
+
+
+def start(tmp_path: Path, *overrides: str) -> Trainer:
+    config = config_with(*overrides)
+    return make(config, runs.new_run(tmp_path, config, World()))
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    saved = load_checkpoint(run / "weights" / "last.pt")
+    return {f"{part}.{k}": v for part in ("model", "ema") for k, v in getattr(saved, part).items()}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    a, b = state(one), state(other)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_its_files_and_a_loadable_best(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    run.fit()
+    assert {"args.yaml", "results.csv", "weights"} <= set(os.listdir(run.run))
+    rows = runs.read_results(run.run / "results.csv", 99)
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and all(np.isfinite(row["train/box_loss"]) for row in rows)
+    detector, checkpoint = load_detector(run.run / "weights" / "best.pt")
+    assert checkpoint.class_names == run.classes and detector.arch.num_classes == len(run.classes)
+
+
+def test_workers_do_not_change_a_run(tmp_path: Path) -> None:
+    one, other = start(tmp_path, "train.workers=0"), start(tmp_path, "train.workers=2")
+    one.fit()
+    other.fit()
+    assert_same(one.run, other.run)
+
+
+@pytest.mark.parametrize("stop_at", [4, 6])  # the end of an epoch, the middle of one
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = start(tmp_path)
+    whole.fit()
+    broken = start(tmp_path)
+    step = Trainer._step
+
+    def interrupted(self: Trainer, *args: object) -> object:
+        if self.iteration + 1 == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    broken.fit()
+    assert load_checkpoint(broken.run / "weights" / "last.pt").iteration == stop_at
+    monkeypatch.undo()
+    resumed = make(runs.read_run(broken.run), broken.run)
+    resumed.resume()
+    resumed.fit()
+    assert_same(whole.run, broken.run)
+    kept = ("epoch", "train/box_loss", "train/obj_loss", "metrics/mAP50(B)", "lr/pg0")
+    a, b = (runs.read_results(run.run / "results.csv", 9) for run in (whole, resumed))
+    assert [[row[key] for key in kept] for row in a] == [[row[key] for key in kept] for row in b]
+
+
+def test_max_minutes_stops_after_an_epoch(tmp_path: Path) -> None:
+    run = start(tmp_path, "train.max_minutes=1e-6")
+    run.fit()
+    assert run.epoch == 1 and run.iteration < run.total
+
+
+def test_a_loss_that_is_no_number_names_its_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(tmp_path)
+    real = trainer.detection_loss
+
+    def poisoned(*args: object) -> object:
+        loss = real(*args)
+        return loss._replace(terms=loss.terms | {"box": loss.terms["box"] * float("nan")})
+
+    monkeypatch.setattr(trainer, "detection_loss", poisoned)
+    before = [p.clone() for p in run.model.parameters()]
+    with pytest.raises(TrainingError, match="the box loss is nan at iteration 0 .*lower train.lr"):
+        run.fit()
+    assert all(torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
+
+
+def test_resuming_with_another_network_or_other_pictures_is_refused(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    run.fit()
+    with pytest.raises(CheckpointError, match="another architecture"):
+        make(config_with("arch.stem.channels=4"), run.run).resume()
+    with pytest.raises(TrainingError, match="other pictures"):
+        make(config_with("train.limit=12"), run.run).resume()
+
+
+def test_a_picture_depends_on_seed_epoch_and_index_only() -> None:
+    config = config_with()
+    source = open_dataset(load_data_config(config.data), "train", 4)
+    schedule = Schedule(4, 2, config.train.seed, World())
+    keys = schedule.batch(3)
+    pictures = TrainPictures(source, config)
+    _ = pictures[schedule.batch(0)[0]]
+    first, again = pictures[keys[0]], TrainPictures(source, config)[keys[0]]
+    assert np.array_equal(first.image, again.image) and np.array_equal(first.boxes, again.boxes)
+    assert not np.array_equal(first.image, pictures[keys[0]._replace(epoch=9)].image)
+
+
+def test_batches_are_channels_last_bytes_with_boxes_inside() -> None:
+    config = config_with()
+    source = open_dataset(load_data_config(config.data), "train", 8)
+    batch = next(training_batches(source, config, Schedule(8, 4, 0, World()), 0, 1))
+    assert batch.images.dtype == torch.uint8 and batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.images.shape == (4, 3, 96, 96)
+    assert (batch.truth.boxes >= 0).all() and (batch.truth.boxes <= 96).all() and (batch.truth.image.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_share_an_epoch_without_overlap(size: int) -> None:
+    worlds = [Schedule(25, 4, 7, World(rank, size)) for rank in range(size)]
+    steps = worlds[0].iterations_per_epoch
+    for epoch in range(2):
+        seen = [key.index for s in worlds for step in range(steps) for key in s.batch(epoch * steps + step)]
+        assert len(seen) == len(set(seen)) == steps * 4 * size
+
+
+def test_a_data_set_smaller_than_a_batch_repeats() -> None:
+    schedule = Schedule(3, 8, 0, World())
+    assert schedule.iterations_per_epoch == 1 and {key.index for key in schedule.batch(0)} == {0, 1, 2}
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    train = config_with("train.warmup_iterations=10", "train.lr=1.0", "train.final_lr=0.1").train
+    rates = [learning_rate(train, i, 100) for i in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False)) and rates[-1] == pytest.approx(0.1, abs=1e-3)

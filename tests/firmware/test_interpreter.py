@@ -1,0 +1,139 @@
+"""The int8 truth against plain loops, and any region of it against the whole."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firmware.compiler import interpreter, ops, requantize
+from firmware.compiler.graph import Add, Conv2D, DepthwiseConv2D, Graph, MaxPool2D, Op, Quantization, ResizeNearest, Shape
+from firmware.compiler.interpreter import Interpreter
+from tests.firmware.graphs import Builder, detector_graph, graphs, random_graph, random_image, same_window
+
+
+def slow_op(graph: Graph, op: Op, inputs: list[np.ndarray]) -> np.ndarray:
+    """One operator in loops over output elements, exact Python integers, from the definitions."""
+    shape, target = graph.tensors[op.output].shape, graph.tensors[op.output].quant
+    sources = [graph.tensors[name].quant for name in op.inputs]
+    out = np.zeros(shape, np.int64)
+    for y, x, c in np.ndindex(*shape):
+        out[y, x, c] = _slow_element(op.params, inputs, sources, target, y, x, c)
+    if isinstance(op.params, ResizeNearest):
+        return out.astype(np.int8)
+    return np.clip(out, op.params.clamp.low, op.params.clamp.high).astype(np.int8)
+
+
+def _slow_element(params, inputs, sources, target, y, x, c) -> int:
+    first = inputs[0]
+    if isinstance(params, ResizeNearest):
+        return int(first[y // params.factor[0], x // params.factor[1], c])
+    if isinstance(params, Add):
+        twice = 2 * max(s.scale for s in sources)
+        total = sum(
+            requantize.multiply_by_quantized_multiplier(
+                (int(a[y, x, c]) - s.zero_point) << 20, *requantize.quantize_multiplier(s.scale / twice)
+            )
+            for a, s in zip(inputs, sources, strict=True)
+        )
+        factor = requantize.quantize_multiplier(twice / (2**20 * target.scale))
+        return int(requantize.multiply_by_quantized_multiplier(total, *factor)) + target.zero_point
+    taps = []
+    (k_h, k_w), (s_h, s_w), padding = params.window.kernel, params.window.stride, params.window.padding
+    for i, j in np.ndindex(k_h, k_w):
+        row, col = y * s_h - padding.top + i, x * s_w - padding.left + j
+        if 0 <= row < first.shape[0] and 0 <= col < first.shape[1]:
+            taps.append((i, j, first[row, col].astype(np.int64)))
+    if isinstance(params, MaxPool2D):
+        return max(int(values[c]) for _, _, values in taps)
+    weights, zero_point = params.weights, sources[0].zero_point
+    if isinstance(params, DepthwiseConv2D):
+        acc = sum((int(v[c // params.multiplier]) - zero_point) * int(weights.values[i, j, c]) for i, j, v in taps)
+    else:
+        acc = sum(int(((v - zero_point) * weights.values[c, i, j].astype(np.int64)).sum()) for i, j, v in taps)
+    real = sources[0].scale * float(weights.scales[c]) / target.scale
+    multiplier = requantize.quantize_multiplier(real)
+    return int(requantize.multiply_by_quantized_multiplier(acc + int(weights.bias[c]), *multiplier)) + target.zero_point
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_operator_is_its_definition(seed):
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, max_ops=4, max_size=9, max_channels=5)
+    made = Interpreter(graph).run(random_image(rng, graph), keep=graph.tensors)
+    for op in graph.ops:
+        np.testing.assert_array_equal(made[op.output], slow_op(graph, op, [made[name] for name in op.inputs]), op.kind)
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs(max_ops=6), st.integers(0, 2**32 - 1))
+def test_any_region_equals_the_whole(graph, seed):
+    rng = np.random.default_rng(seed)
+    runner = Interpreter(graph)
+    made = runner.run(random_image(rng, graph), keep=graph.tensors)
+    for index, op in enumerate(graph.ops):
+        shape = graph.tensors[op.output].shape
+        (top, bottom), (left, right) = (sorted(rng.choice(n + 1, 2, replace=False)) for n in (shape.h, shape.w))
+        inside, _ = ops.input_region(graph, op, ops.Region(int(top), int(left), int(bottom), int(right)))
+        pieces, origins = [], []
+        for name in op.inputs:  # what is needed, and a random margin around it
+            source = graph.tensors[name].shape
+            row, col = int(rng.integers(0, inside.top + 1)), int(rng.integers(0, inside.left + 1))
+            end_row, end_col = int(rng.integers(inside.bottom, source.h + 1)), int(rng.integers(inside.right, source.w + 1))
+            pieces.append(made[name][row:end_row, col:end_col])
+            origins.append((row, col))
+        found = runner.compute(index, pieces, origins, (int(top), int(bottom)), (int(left), int(right)))
+        np.testing.assert_array_equal(found, made[op.output][top:bottom, left:right], op.kind)
+
+
+def test_a_wide_convolution_is_exact_beyond_float32():
+    rng = np.random.default_rng(0)
+    b = Builder(rng, Shape(3, 3, 400), Quantization(0.5, 100))
+    b.conv("image", 2, same_window(Shape(3, 3, 400), 3), "wide", "NONE")
+    values = b.ops[0].params.weights.values
+    values[...] = 127  # 128 * 127 * 3600 is far beyond 2**24
+    values[0, 0, 0, 0] = 126
+    graph = b.graph(("wide",))
+    image = np.full((3, 3, 400), -127, np.int8)
+    image[0, 0, 0] = -128
+    np.testing.assert_array_equal(
+        interpreter.run(graph, image)["wide"], slow_op(graph, graph.ops[0], [image])
+    )
+    kernel = Interpreter(graph)._kernels[0]
+    assert kernel._matrix.dtype == np.float64
+
+
+def test_run_keeps_what_is_asked_for_and_orders_outputs():
+    graph = detector_graph(np.random.default_rng(1), 32, 32)
+    image = random_image(np.random.default_rng(2), graph)
+    assert tuple(interpreter.run(graph, image)) == graph.outputs
+    everything = interpreter.run(graph, image, keep=graph.tensors)
+    assert set(everything) == set(graph.tensors)
+    assert list(interpreter.run(graph, image, keep=["stem"]))[-1] == "stem"
+
+
+def test_uint8_pictures_are_shifted():
+    graph = detector_graph(np.random.default_rng(1), 32, 32)
+    image = random_image(np.random.default_rng(2), graph)
+    shifted = (image.astype(np.int16) + 128).astype(np.uint8)
+    for a, b in zip(interpreter.run(graph, image).values(), interpreter.run(graph, shifted).values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_wrong_pictures_and_regions_are_refused():
+    graph = detector_graph(np.random.default_rng(1), 32, 32)
+    runner = Interpreter(graph)
+    with pytest.raises(ValueError, match="the network takes"):
+        runner.run(np.zeros((32, 31, 3), np.int8))
+    with pytest.raises(ValueError, match="float64"):
+        runner.run(np.zeros((32, 32, 3)))
+    image = np.zeros((32, 32, 3), np.int8)
+    with pytest.raises(ValueError, match="needs input rows 6..13 and was given 7..32"):
+        runner.compute(0, [image[7:]], [(7, 0)], (3, 6), (0, 16))
+    with pytest.raises(ValueError, match="asked for 3..17"):
+        runner.compute(0, [image], [(0, 0)], (3, 17), (0, 16))
+    assert runner.compute(0, [image[:0]], [(0, 0)], (3, 3), (0, 16)).shape == (0, 16, 8)
+
+
+def test_the_loops_cover_all_operator_kinds():
+    kinds = {op.kind for seed in range(25) for op in random_graph(np.random.default_rng(seed), 4, 9, 5).ops}
+    assert kinds == {kind.__name__ for kind in (Conv2D, DepthwiseConv2D, Add, MaxPool2D, ResizeNearest)}

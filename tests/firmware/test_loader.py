@@ -1,0 +1,222 @@
+"""tess_open refuses damaged and hostile files with an error code: by name, truncated, by the thousand under sanitizers."""
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firmware.host import BuildError, HostModel, TessError, compile_c, needed, runtime_sources
+from tests.firmware.tess_bytes import Decode, Level, Net, Segment, fused, layers, mend, patch, write
+
+HERE = Path(__file__).parent
+RUNTIME = HERE.parents[1] / "firmware" / "runtime"
+HEADER, NODE = 96, 64
+
+
+def small(decoder: bool = True) -> tuple[Net, Decode | None]:
+    """Every kind of node, two levels of two classes."""
+    net = Net(np.random.default_rng(6))
+    net.source(8, 8, 3)
+    stem = net.conv(0, 4, (3, 3), (2, 2), (0, 0), (1, 1))
+    body = net.add(net.depthwise(stem, (3, 3), (1, 1), (1, 1), (1, 1)), stem)
+    low = net.conv(net.maxpool(body), 4)
+    top = net.add(body, net.resize(low))
+    low_sink = net.sink(net.conv(low, 1), net.conv(low, 2), net.conv(low, 4), names=("4/objectness", "4/class", "4/box"))
+    top_sink = net.sink(net.conv(top, 1), net.conv(top, 2), net.conv(top, 4), names=("2/objectness", "2/class", "2/box"))
+    score = (np.arange(256) * 128).astype(np.uint16)
+    distance = (np.arange(256) - 20).astype(np.int16)
+    levels = (Level(2, top_sink, score, score, distance), Level(4, low_sink, score, score, distance))
+    return net, Decode(levels, ("cat", "dog"), 9000, 16384, 12, 6) if decoder else None
+
+
+def model(columns: int = 1, carry: int = 1) -> bytes:
+    net, decode = small()
+    return write(net, fused(net, columns, 2, carry), decode)
+
+
+def node(index: int, field: int) -> int:
+    return HEADER + NODE * index + field
+
+
+def code(data: bytes) -> int:
+    """The error that opening (or running) gives; 0 when all is well."""
+    try:
+        HostModel(data).run(np.zeros((8, 8, 3), np.uint8))
+    except TessError as error:
+        return error.code
+    return 0
+
+
+def offset(data: bytes, at: int) -> int:
+    return struct.unpack_from("<I", data, at)[0]
+
+
+def test_the_undamaged_model_opens() -> None:
+    assert code(model()) == 0
+    HostModel(model()).selftest()
+    assert code(model() + b"behind the file") == 0
+
+
+SEGMENTS, OUTPUTS, DECODE, DATA = 40, 44, 48, 52  # header fields that hold offsets
+HOSTILE: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "magic": (-1, lambda m: b"tess" + m[4:]),
+    "empty": (-1, lambda m: b""),
+    "longer than it is": (-1, lambda m: patch(m, 8, "I", len(m) + 16)),
+    "shorter than a header": (-1, lambda m: patch(m, 8, "I", 64)),
+    "version": (-2, lambda m: patch(m, 4, "H", 2)),
+    "isa": (-3, lambda m: patch(m, 6, "H", 7)),
+    "flipped weight": (-4, lambda m: m[:-20] + bytes([m[-20] ^ 1]) + m[-19:]),
+    "nodes in the header": (-5, lambda m: patch(m, 36, "I", 16)),
+    "nodes behind the end": (-5, lambda m: patch(m, 36, "I", 0xFFFFFFF0)),
+    "segments not aligned": (-5, lambda m: patch(m, SEGMENTS, "I", offset(m, SEGMENTS) + 4)),
+    "data too long": (-5, lambda m: patch(m, 56, "I", len(m))),
+    "name without an end": (-5, lambda m: patch(m[:-16] + b"x" * 16, 60, "I", len(m) - 16)),
+    "name outside of data": (-5, lambda m: patch(m, 60, "I", 20)),
+    "weights outside of data": (-5, lambda m: patch(m, node(1, 40), "I", offset(m, DATA) - 4)),
+    "weights that wrap around": (-5, lambda m: patch(m, node(1, 40), "I", 0xFFFFFFFC)),
+    "bias not aligned": (-5, lambda m: patch(m, node(1, 44), "I", offset(m, node(1, 44)) + 2)),
+    "shifts behind the end": (-5, lambda m: patch(m, node(1, 52), "I", len(m))),
+    "no nodes": (-6, lambda m: patch(m, 28, "H", 0)),
+    "too many nodes": (-6, lambda m: patch(m, 28, "H", 1025)),
+    "no outputs": (-6, lambda m: patch(m, 32, "H", 0)),
+    "first node is no source": (-6, lambda m: patch(m, node(0, 0), "B", 1)),
+    "a second source": (-6, lambda m: patch(m, node(1, 0), "B", 0)),
+    "unknown kind": (-6, lambda m: patch(m, node(1, 0), "B", 7)),
+    "input from the future": (-6, lambda m: patch(m, node(1, 4), "H", 1)),
+    "too many inputs": (-6, lambda m: patch(m, node(1, 1), "B", 2)),
+    "an empty tensor": (-6, lambda m: patch(m, node(0, 12), "3H", 0, 8, 3)),
+    "source is not the input": (-6, lambda m: patch(m, 20, "H", 9)),
+    "kernel of 0": (-6, lambda m: patch(m, node(1, 21), "B", 0)),
+    "kernel of 17": (-6, lambda m: patch(m, node(1, 21), "B", 17)),
+    "stride of 0": (-6, lambda m: patch(m, node(1, 23), "B", 0)),
+    "pad as large as the kernel": (-6, lambda m: patch(m, node(1, 25), "B", 3)),
+    "windows beyond the picture": (-6, lambda m: patch(m, node(1, 23), "B", 9)),
+    "clamp upside down": (-6, lambda m: patch(m, node(1, 19), "2b", 5, 4)),
+    "depthwise multiplier": (-6, lambda m: patch(m, node(2, 3), "B", 2)),
+    "add of unequal shapes": (-6, lambda m: patch(m, node(3, 4), "H", 0)),
+    "negative multiplier": (-6, lambda m: patch(m, offset(m, node(1, 48)), "i", -1)),
+    "shift of 31": (-6, lambda m: patch(m, offset(m, node(1, 52)), "b", 31)),
+    "add with left shift 23": (-6, lambda m: patch(m, offset(m, node(3, 40)) + 24, "i", 23)),
+    "resize to another size": (-6, lambda m: patch(m, node(6, 23), "B", 3)),
+    "output from no sink": (-6, lambda m: patch(m, offset(m, OUTPUTS) + 2, "H", 1)),
+    "output its sink does not take": (-6, lambda m: patch(m, offset(m, OUTPUTS), "H", 1)),
+    "activations too small": (-7, lambda m: patch(m, 16, "I", 100)),
+    "activations of 2 GiB": (-7, lambda m: patch(m, 16, "I", 1 << 31)),
+    "buffer behind the activations": (-7, lambda m: patch(m, node(1, 28), "I", 0xFFFFFFFF)),
+    "ring of 0 rows": (-7, lambda m: patch(m, node(1, 32), "H", 0)),
+    "ring too low": (-7, lambda m: patch(m, node(1, 32), "H", 1)),
+    "ring too narrow": (-7, lambda m: patch(m, node(1, 34), "H", 3)),
+    "segment leaves nodes out": (-7, lambda m: patch(m, offset(m, SEGMENTS), "2H", 1, 15)),
+    "segment too short": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 2, "H", 3)),
+    "segment too long": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 2, "H", 300)),
+    "no columns": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 4, "H", 0)),
+    "no rows": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 6, "H", 0)),
+    "reference is read": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 8, "H", 1)),
+    "reference elsewhere": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 8, "H", 400)),
+    "carry of 2": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 10, "B", 2)),
+    "decoder without levels": (-12, lambda m: patch(m, offset(m, DECODE), "H", 0)),
+    "decoder with 17 levels": (-12, lambda m: patch(m, offset(m, DECODE), "H", 17)),
+    "decoder without classes": (-12, lambda m: patch(m, offset(m, DECODE) + 2, "H", 0)),
+    "decoder with 3 classes": (-12, lambda m: patch(m, offset(m, DECODE) + 2, "H", 3)),
+    "no candidates": (-12, lambda m: patch(m, offset(m, DECODE) + 8, "H", 0)),
+    "level at no sink": (-12, lambda m: patch(m, offset(m, DECODE) + 34, "H", 1)),
+    "level of stride 0": (-12, lambda m: patch(m, offset(m, DECODE) + 32, "H", 0)),
+    "level of a huge stride": (-12, lambda m: patch(m, offset(m, DECODE) + 32, "H", 9000)),
+    "cells beyond 32 bits": (-12, lambda m: patch(m, offset(m, DECODE) + 36, "I", 0xFFFFFFFE)),
+    "score above 1": (-12, lambda m: patch(m, offset(m, offset(m, DECODE) + 40), "H", 32769)),
+    "distances outside of data": (-5, lambda m: patch(m, offset(m, DECODE) + 48, "I", 0)),
+    "class names without an end": (-5, lambda m: patch(m, offset(m, DECODE) + 12, "I", len(m) - 1)),
+    "decoder behind the end": (-5, lambda m: patch(m, DECODE, "I", len(m))),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_is_wrong_is_said(what: str) -> None:
+    expected, damage = HOSTILE[what]
+    assert code(damage(model())) == expected
+
+
+def test_reading_a_ring_of_an_earlier_segment_is_refused() -> None:
+    net, decode = small()
+    data = write(net, layers(net), decode)
+    assert code(data) == 0
+    assert code(patch(data, node(1, 2), "B", 0)) == -7
+    assert code(patch(data, node(1, 32), "H", 3)) == -7
+
+
+def test_endless_work_is_refused() -> None:
+    """65535 strips of 65535 bands each; nothing else is wrong with it."""
+    net = Net(np.random.default_rng(0))
+    net.source(60000, 1, 1)
+    net.sink(net.conv(0, 1))
+    data = write_without_expectation(net, Segment(0, 3, 2, columns=65535, rows=1))
+    assert code(data) == -9
+
+
+def write_without_expectation(net: Net, segment: Segment) -> bytes:
+    """Like write, but without the slow loops for the self-test."""
+    net.computed[len(net.nodes), b""] = {}
+    tiny = Net(net.rng, list(net.nodes), list(net.outputs))
+    height = net.nodes[0].shape[0]
+    tiny.nodes = [type(n)(**{**vars(n), "shape": (1, *n.shape[1:])}) for n in net.nodes]
+    data = write(tiny, [segment])
+    for i in range(len(net.nodes)):
+        data = patch(data, node(i, 12), "H", height)
+    return patch(data, 20, "H", height)
+
+
+def test_work_memory_must_fit() -> None:
+    assert needed(model()) % 16 == 0
+    lib_model = HostModel(model())
+    lib, size = lib_model._lib, needed(model())
+    data, arena = lib_model._model, lib_model._arena
+    opened = [lib.tess_open(lib_model._t, data.ctypes.data, len(data), arena.ctypes.data + shift, size - less)
+              for shift, less in ((0, 0), (0, 1), (8, 8))]
+    assert opened == [0, -8, -8]
+    assert lib.tess_open(lib_model._t, data.ctypes.data, len(data), None, size) == -8
+    assert lib.tess_open(lib_model._t, None, len(data), arena.ctypes.data, size) == -13
+    assert lib.tess_open(lib_model._t, data.ctypes.data + 1, len(data) - 1, arena.ctypes.data, size) == -13
+
+
+def test_every_truncation_is_refused() -> None:
+    data = model()
+    for length in range(len(data)):
+        with pytest.raises(TessError):
+            needed(data[:length])
+        with pytest.raises(TessError):
+            needed(mend(data[:length] + b"\0" * 96)[:length])
+
+
+def test_every_error_has_a_text() -> None:
+    lib = HostModel(model())._lib
+    texts = [lib.tess_error(-k).decode() for k in range(15)]
+    assert len(set(texts)) == 15 and texts[0] == "no error"
+    assert lib.tess_error(-15) == lib.tess_error(1) == b"unknown error"
+
+
+@pytest.fixture(scope="module")
+def fuzzer() -> Path:
+    """The fuzz driver with address and undefined-behaviour sanitizers and a low limit of work."""
+    flags = ("-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{RUNTIME}")
+    try:
+        return compile_c([*runtime_sources(), HERE / "c" / "fuzz_load.c"], (*flags, "-DTESS_MAX_WORK=300000"), "fuzz_load")
+    except BuildError as error:
+        if shutil.which("gcc"):
+            raise
+        pytest.skip(f"no compiler with sanitizers: {error}")
+
+
+@pytest.mark.parametrize("columns, carry", [(1, 1), (2, 0), (0, 1)])
+def test_thousands_of_damaged_models_are_survived(fuzzer: Path, tmp_path: Path, columns: int, carry: int) -> None:
+    net, decode = small()
+    path = tmp_path / "model.tess"
+    path.write_bytes(model(columns, carry) if columns else write(net, layers(net), decode))
+    done = subprocess.run([fuzzer, path, str(columns), "4000"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
+    words = done.stdout.split()
+    opened, refused = int(words[1]), int(words[5])
+    assert opened > 200 and refused > 1000

@@ -1,0 +1,210 @@
+"""The operator table: region arithmetic by brute force, and each rule broken once."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firmware.compiler import ops
+from firmware.compiler.graph import (
+    Add,
+    Clamp,
+    Conv2D,
+    Graph,
+    GraphError,
+    MaxPool2D,
+    Op,
+    Padding,
+    Quantization,
+    ResizeNearest,
+    Shape,
+    Tensor,
+    Weights,
+    Window,
+)
+from firmware.compiler.ops import Axis, Region
+from firmware.compiler.verify import verify
+from tests.firmware.graphs import Builder, detector_graph, graphs, same_window
+
+
+@st.composite
+def axes(draw) -> Axis:
+    if draw(st.booleans()):
+        size, factor = draw(st.integers(1, 12)), draw(st.integers(1, 4))
+        return Axis(size, size * factor, factor=factor)
+    kernel = draw(st.integers(1, 7))
+    before, after = draw(st.integers(0, kernel - 1)), draw(st.integers(0, kernel - 1))
+    size = draw(st.integers(max(1, kernel - before - after), 20))
+    stride = draw(st.integers(1, 3))
+    return Axis(size, (size + before + after - kernel) // stride + 1, kernel, stride, before)
+
+
+def read_by(axis: Axis, out: int) -> set[int]:
+    """Input positions that output `out` reads, from the definition of the operator."""
+    if axis.factor > 1:
+        return {out // axis.factor}
+    window = range(out * axis.stride - axis.pad_before, out * axis.stride - axis.pad_before + axis.kernel)
+    return {position for position in window if 0 <= position < axis.size_in}
+
+
+@given(axes(), st.data())
+def test_regions_hold_exactly_what_is_read(axis, data):
+    lo = data.draw(st.integers(0, axis.size_out - 1))
+    hi = data.draw(st.integers(lo + 1, axis.size_out))
+    needed = set().union(*(read_by(axis, out) for out in range(lo, hi)))
+    assert needed, "every window touches the picture"
+    assert (axis.in_lo(lo), axis.in_hi(hi)) == (min(needed), max(needed) + 1)
+    assert axis.in_hi(0) == 0
+
+
+@given(axes())
+def test_computable_is_the_inverse_of_in_hi(axis):
+    for available in range(axis.size_in + 1):
+        expected = max(m for m in range(axis.size_out + 1) if axis.in_hi(m) <= available or m == 0)
+        if available == axis.size_in:
+            assert expected == axis.size_out
+        assert axis.computable(available) == expected
+
+
+@given(axes())
+def test_arrays_give_what_numbers_give(axis):
+    outs, ins = np.arange(axis.size_out + 1), np.arange(axis.size_in + 1)
+    assert axis.in_lo(outs).tolist() == [axis.in_lo(int(o)) for o in outs]
+    assert axis.in_hi(outs).tolist() == [axis.in_hi(int(o)) for o in outs]
+    assert axis.computable(ins).tolist() == [axis.computable(int(i)) for i in ins]
+    assert axis.in_hi(outs).dtype.kind == "i"
+
+
+@given(graphs(max_ops=4))
+def test_input_region_of_everything_is_everything_that_matters(graph):
+    for op in graph.ops:
+        shape, source = graph.tensors[op.output].shape, graph.tensors[op.inputs[0]].shape
+        inside, padding = ops.input_region(graph, op, Region(0, 0, shape.h, shape.w))
+        assert inside.top == inside.left == 0
+        assert inside.bottom <= source.h and inside.right <= source.w
+        if hasattr(op.params, "window"):
+            assert (padding.top, padding.left) == (op.params.window.padding.top, op.params.window.padding.left)
+        else:
+            assert inside == Region(0, 0, source.h, source.w) and padding == Padding()
+
+
+def test_macs_and_bytes_of_known_layers():
+    b = Builder(np.random.default_rng(0), Shape(40, 40, 16))
+    b.conv("image", 96, same_window(Shape(40, 40, 16), 1), "point")
+    b.depthwise("point", same_window(Shape(40, 40, 96), 3), name="depth")
+    graph = b.graph(("depth",))
+    assert [ops.macs(graph, op) for op in graph.ops] == [2_457_600, 1_382_400]
+    assert [ops.macs_per_pixel(graph, op) for op in graph.ops] == [1536, 864]
+    assert [ops.parameter_bytes(op) for op in graph.ops] == [1536 + 9 * 96, 864 + 9 * 96]
+
+
+def test_detector_graph_obeys_all_rules():
+    graph = detector_graph(np.random.default_rng(3), 96, 64, (8, 16, 32), classes=3)
+    assert [tuple(graph.tensors[name].shape) for name in graph.outputs[:3]] == [(12, 8, 1), (12, 8, 3), (12, 8, 4)]
+    assert graph.outputs[-1] == "head32/box"
+
+
+# rules: a small legal graph, and one change that each of them forbids
+
+
+def legal(params=None, inputs=("a",), output=None) -> Graph:
+    """One operator on 'a' (4, 4, 2), making 'out'."""
+    quant = Quantization(0.5, 3)
+    every = {"a": Tensor("a", Shape(4, 4, 2), quant), "out": Tensor("out", output or Shape(4, 4, 2), quant)}
+    params = params or convolution()
+    return Graph(every, (Op("it", params, inputs, "out"),), "a", ("out",))
+
+
+NO_PADDING, NO_CLAMP = Padding(), Clamp()
+
+
+def convolution(kernel=(1, 1), stride=(1, 1), padding=NO_PADDING, clamp=NO_CLAMP, channels=2, **changes) -> Conv2D:
+    weights = {
+        "values": np.ones((channels, *kernel, 2), np.int8),
+        "scales": np.full(channels, 0.25, np.float32),
+        "bias": np.zeros(channels, np.int32),
+    }
+    return Conv2D(Window(kernel, stride, padding), Weights(**(weights | changes)), clamp)
+
+
+def test_the_legal_graph_is_legal():
+    assert verify(legal()) is not None
+    verify(legal(Add(Clamp()), ("a", "a")))
+    verify(legal(MaxPool2D(Window((2, 2), (2, 2), Padding()), Clamp()), output=Shape(2, 2, 2)))
+    verify(legal(ResizeNearest((2, 3)), output=Shape(8, 12, 2)))
+
+
+SCALE = Quantization(0.25, 3)
+BROKEN = {
+    "stride 17x1": legal(convolution(stride=(17, 1))),
+    "kernel 0x1": legal(convolution(kernel=(0, 1))),
+    "less than the kernel": legal(convolution(padding=Padding(1, 0, 0, 0))),
+    "fewer than the kernel": legal(convolution(kernel=(5, 5))),
+    "expected int8": legal(convolution(values=np.ones((2, 1, 1, 3), np.int8))),
+    "expected int32": legal(convolution(bias=np.zeros(2, np.int64))),
+    "expected float32": legal(convolution(scales=np.ones(2))),
+    "channel 1 has scale nan": legal(convolution(scales=np.array([1, np.nan], np.float32))),
+    "activation TANH": legal(convolution(clamp=Clamp("TANH"))),
+    "RELU clamps to -128..127, expected 3..127": legal(convolution(clamp=Clamp("RELU"))),
+    "fit in int32": legal(convolution(bias=np.array([0, 2**31 - 1], np.int32))),
+    "is scaled by": legal(convolution(bias=np.full(2, 2**22, np.int32), scales=np.full(2, 2.0**9, np.float32))),
+    "requantising factor": legal(convolution(scales=np.full(2, 1e38, np.float32))),
+    "The output tensor has the shape": legal(convolution(), output=Shape(4, 4, 3)),
+    "share one scale": replace(
+        legal(ResizeNearest((1, 1))),
+        tensors={"a": Tensor("a", Shape(4, 4, 2), SCALE), "out": Tensor("out", Shape(4, 4, 2), Quantization(0.5, 3))},
+    ),
+    "whole numbers from 1 to 16": legal(ResizeNearest((17, 1)), output=Shape(68, 4, 2)),
+    "has 1 inputs, it takes 2": legal(Add(Clamp())),
+}
+small = Op("small", convolution(channels=1), ("a",), "a1")
+BROKEN["nothing is broadcast"] = Graph(
+    {n: Tensor(n, Shape(4, 4, c), Quantization(0.5, 3)) for n, c in (("a", 2), ("a1", 1), ("out", 2))},
+    (small, Op("it", Add(Clamp()), ("a", "a1"), "out")),
+    "a",
+    ("out",),
+)
+BROKEN["2**19 times"] = replace(
+    legal(Add(Clamp()), ("a", "a")),
+    tensors={"a": Tensor("a", Shape(4, 4, 2), SCALE), "out": Tensor("out", Shape(4, 4, 2), Quantization(2.0**-22, 3))},
+)
+
+
+@pytest.mark.parametrize("words", BROKEN)
+def test_a_broken_rule_is_quoted(words):
+    with pytest.raises(GraphError) as caught:
+        verify(BROKEN[words])
+    assert words in str(caught.value) and "'it'" in str(caught.value)
+
+
+GRAPH = legal()
+UNSOUND = {
+    "before anything makes it": replace(GRAPH, ops=(replace(GRAPH.ops[0], inputs=("out",)),)),
+    "a second time": replace(GRAPH, ops=GRAPH.ops * 2),
+    "not a tensor of the graph": replace(GRAPH, input="nobody"),
+    "belongs to no operator": replace(GRAPH, tensors={**GRAPH.tensors, "x": Tensor("x", Shape(1, 1, 1), SCALE)}),
+    "no output": replace(GRAPH, outputs=()),
+    "made by no operator": replace(GRAPH, outputs=("nobody",)),
+    "the input itself": replace(GRAPH, outputs=("a",)),
+    "named twice": replace(GRAPH, outputs=("out", "out")),
+    "empty shape": replace(GRAPH, tensors={**GRAPH.tensors, "a": Tensor("a", Shape(0, 4, 2), SCALE)}),
+    "not a positive float32": replace(GRAPH, tensors={**GRAPH.tensors, "a": Tensor("a", Shape(4, 4, 2), Quantization(0.1, 0))}),
+    "outside -128..127": replace(GRAPH, tensors={**GRAPH.tensors, "a": Tensor("a", Shape(4, 4, 2), Quantization(0.5, 128))}),
+    "filed under the name": replace(GRAPH, tensors={**GRAPH.tensors, "out": Tensor("other", Shape(4, 4, 2), SCALE)}),
+}
+
+
+@pytest.mark.parametrize("words", UNSOUND)
+def test_an_unsound_graph_is_refused(words):
+    with pytest.raises(GraphError, match=words):
+        verify(UNSOUND[words])
+
+
+def test_documentation_lists_every_rule():
+    text = ops.supported_operators()
+    for kind, entry in ops.RULES.items():
+        assert f"### {kind.__name__}" in text
+        for constraint in entry.constraints:
+            assert " ".join(constraint.__doc__.split()) in text
