@@ -8,7 +8,7 @@ import torch
 from datasets.cache import cache_dataset
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
-from detection import arch, cli, runs
+from detection import arch, cli, plots, runs
 from detection.config import load_config
 from detection.distributed import barrier, join_world, leave_world
 from detection.trainer import make_trainer
@@ -47,10 +47,11 @@ def main() -> int:
         if options.resume:
             trainer.resume()
         if world.is_main:
+            runs.write_args(run, config)
             h, w = config.input.height, config.input.width
             macs, params = arch.macs(trainer.arch, h, w), arch.params(trainer.arch)
             print(f"{run}: {macs / 1e6:.2f} M MACs at {h}x{w} (h x w), {params:,} parameters, {len(train)} pictures", flush=True)
-        trainer.fit()
+        trainer.fit(plots.start_plots(trainer))
         if world.is_main:
             done = trainer.iteration == trainer.total
             print(f"best mAP50 {max(trainer.best, 0):.4f}: {run / 'weights' / 'best.pt'}")

@@ -162,7 +162,7 @@ def _report(run: Path, config: Config, evaluations: list[Evaluation], done: Expo
         memory_plan=Picture(done.folder / "plan.png", "where every buffer lives, step by step, and the front of schedules"),
         detections=tuple(Picture(path, "truth on the left, the C runtime's boxes on the right") for path in drawn),
         front=tuple(
-            FrontRow(str(d.schedule), d.cost.peak_sram, d.cost.scheduled_macs, d.cost.recompute, d == done.deployment)
+            FrontRow(str(d.schedule), d.cost.peak_sram, d.cost.scheduled_macs, d.cost.recompute, d is done.deployment)
             for d in done.front
         ),
         environment=(("python", platform.python_version()), ("machine", platform.machine()), ("config", config.name)),

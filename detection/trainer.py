@@ -72,7 +72,7 @@ class Trainer:
             raise TrainingError(f"{path} was trained on other pictures or classes; start a new run instead")
         steps = self.schedule.iterations_per_epoch
         if saved.progress.get("iterations_per_epoch", steps) != steps or saved.iteration // steps != saved.epoch:
-            raise TrainingError(f"{path}: an epoch has {steps} iterations here: keep train.batch_size and the number of processes")
+            raise TrainingError(f"{path}: epochs of {steps} iterations here: keep train.batch_size and the number of processes")
         load_weights(self.ema.model, saved.ema, saved.arch, str(path))
         self.optimizer.load_state_dict(saved.optimizer)
         self.scaler.load_state_dict(saved.scaler)
@@ -100,7 +100,8 @@ class Trainer:
                 loss = self._step(module, batch)
                 self.iteration += 1
                 self.seconds = before + time.monotonic() - started
-                progress.step(self.iteration, self.seconds, float(loss.total.detach()), self.last_ap, len(batch.images))
+                count = len(batch.images) * self.world.size
+                progress.step(self.iteration, self.seconds, float(loss.total.detach()), self.last_ap, count)
                 if self.iteration % steps == 0:
                     self._end_epoch(progress)
                     last_save = time.monotonic()

@@ -131,7 +131,7 @@ def test_second_setup_does_nothing_and_is_quick(copy: Path) -> None:
     assert set_up(copy).returncode == 0
     start = time.monotonic()
     second = set_up(copy)
-    assert time.monotonic() - start < 2  # 0.02 s on an idle machine
+    assert time.monotonic() - start < 5  # 0.04 s on an idle machine, but this one may be busy
     assert (second.returncode, second.stdout, pip_calls(copy)) == (0, "", 1)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from datasets.annotations import GroundTruth, Sample
 from detection.evaluate import evaluate_together
+from detection.metrics.common import overlap
 from detection.metrics.voc import VocEvaluator
 from detection.predictors import DevicePredictor, FloatPredictor, Int8Predictor, PredictorError, TflitePredictor
 from firmware.compiler.preprocess import letterbox
@@ -90,6 +91,15 @@ def test_float_and_int8_find_nearly_the_same(small: Small) -> None:
     for a, b in zip(exact, rounded, strict=True):
         assert a.raw is None and b.raw is not None
         assert a.detections.scores[:3] == pytest.approx(b.detections.scores[:3], abs=0.02)
+
+
+def test_float_and_int8_put_boxes_at_the_same_place_of_a_narrow_original(small: Small) -> None:
+    frame = make_frames(1, HEIGHT, WIDTH)[0][:, :24]  # half of the network's frame stays grey
+    sample = Sample(np.ascontiguousarray(frame), GroundTruth.empty(), "narrow", 240, 320)
+    exact = FloatPredictor(make_detector(), (HEIGHT, WIDTH), SETTINGS).predict([sample])[0].detections
+    rounded = Int8Predictor(small.graph, small.spec).predict([sample])[0].detections
+    assert len(exact.boxes) >= 3
+    assert overlap(exact.boxes[:3], rounded.boxes).max(axis=1).min() > 0.7
 
 
 def test_a_predictor_is_a_function_of_one_picture(small: Small) -> None:
