@@ -154,7 +154,9 @@ def shapes(layers: Sequence[Layer], height: int, width: int) -> dict[str, Shape]
                 f"{height}x{width}: choose a height and width that the largest stride divides"
             )
         if layer.kind == "upsample":
-            size = first.height * layer.stride, first.width * layer.stride
+            size = sources[1].height, sources[1].width
+            if (first.height, first.width) != tuple(-(-side // layer.stride) for side in size):
+                raise ArchError(f"'{layer.name}' cannot bring {first.height}x{first.width} to {size[0]}x{size[1]} by {layer.stride}")
         else:
             size = -(-first.height // layer.stride), -(-first.width // layer.stride)
         known[layer.name] = Shape(*size, layer.channels)
@@ -270,7 +272,7 @@ def _neck(arch: Arch, levels: Sequence[Layer]) -> tuple[list[Layer], list[str]]:
                 layers.append(_conv(f"neck{stride}/reduce", coarse, wanted[index], relu6=False))
                 coarse = layers[-1].name
             factor = arch.strides[index + 1] // stride
-            layers.append(Layer(f"neck{stride}/upsample", "upsample", (coarse,), wanted[index], stride=factor))
+            layers.append(Layer(f"neck{stride}/upsample", "upsample", (coarse, name), wanted[index], stride=factor))
             layers.append(Layer(f"neck{stride}/add", "add", (name, layers[-1].name), wanted[index]))
             name = layers[-1].name
         merged[index] = name

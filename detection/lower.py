@@ -49,10 +49,15 @@ def lower(arch: Arch, calibration: Calibration, height: int | None = None, width
             raise CalibrationError(f"the calibration has no range for '{name}'; calibrate this network again")
     tensors = {name: Tensor(name, Shape(*shape), quantizations[name]) for name, shape in known.items()}
     ops = tuple(
-        Op(layer.name, _params(layer, tensors, calibration.convolutions), tuple(layer.inputs), layer.name)
+        Op(layer.name, _params(layer, tensors, calibration.convolutions), _read(layer), layer.name)
         for layer in arch.layers()
     )
     return verify(Graph(tensors, ops, INPUT, arch.outputs))
+
+
+def _read(layer: Layer) -> tuple[str, ...]:
+    """Tensors that an operator reads; an upsampling's second input only says how large the result is."""
+    return layer.inputs[:1] if layer.kind == "upsample" else layer.inputs
 
 
 def lower_structure(arch: Arch, height: int, width: int) -> Graph:
@@ -86,7 +91,8 @@ def _params(layer: Layer, tensors: Mapping[str, Tensor], convolutions: Mapping[s
     if layer.kind == "add":
         return Add(clamp)
     if layer.kind == "upsample":
-        return ResizeNearest((layer.stride, layer.stride))
+        crop = (source.shape.h * layer.stride - out.shape.h, source.shape.w * layer.stride - out.shape.w)
+        return ResizeNearest((layer.stride, layer.stride), crop)
     window = _window(layer, source.shape)
     if layer.kind == "maxpool":
         return MaxPool2D(window, clamp)

@@ -94,7 +94,8 @@ class Detector(nn.Module):
         if layer.kind == "add":
             return inputs[0] + inputs[1]
         if layer.kind == "upsample":
-            return F.interpolate(inputs[0], scale_factor=float(layer.stride), mode="nearest")
+            height, width = inputs[1].shape[2:]  # of the finer map: odd where a stride left a remainder
+            return F.interpolate(inputs[0], scale_factor=float(layer.stride), mode="nearest")[:, :, :height, :width]
         return F.max_pool2d(pad_same(inputs[0], layer.kernel, layer.stride), layer.kernel, layer.stride)
 
 

@@ -113,14 +113,17 @@ def constraint_same_quantization(graph: Graph, op: Op) -> str | None:
 
 
 def constraint_factor(graph: Graph, op: Op) -> str | None:
-    """Factors are whole numbers from 1 to 16, for which TFLite's float32 arithmetic picks row out // factor."""
-    factor = op.params.factor
+    """Factors are whole numbers from 1 to 16, less is cropped than a factor, and TFLite's float32 arithmetic picks row
+    out // factor."""
+    factor, crop = op.params.factor, op.params.crop
     if not all(1 <= side <= MAX_FACTOR for side in factor):
         return f"factor {factor[0]}x{factor[1]}"
+    if not all(0 <= less < side for less, side in zip(crop, factor, strict=True)):
+        return f"crop {crop[0]}x{crop[1]}"
     shape = graph.tensors[op.inputs[0]].shape
-    for size, side in zip(shape, factor, strict=False):
-        out = np.arange(size * side)
-        scale = np.float32(size) / np.float32(size * side)
+    for size, side, less in zip(shape, factor, crop, strict=False):
+        out = np.arange(size * side - less)
+        scale = np.float32(size) / np.float32(size * side - less)
         if not np.array_equal(np.floor(out.astype(np.float32) * scale).astype(np.int64), out // side):
-            return f"{size} by {side}"
+            return f"{size} by {side} less {less}"
     return None

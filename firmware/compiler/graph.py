@@ -112,9 +112,14 @@ class MaxPool2D:
 
 @dataclass(frozen=True)
 class ResizeNearest:
-    """Nearest-neighbour upsampling by integer factors (h, w); input and output share one Quantization."""
+    """Nearest-neighbour upsampling by integer factors (h, w); input and output share one Quantization.
+
+    `crop` rows and columns are left out at the bottom and right, fewer than the factor: 8 rows become 16, or 15 to meet a
+    finer map of an odd height.
+    """
 
     factor: tuple[int, int]
+    crop: tuple[int, int] = (0, 0)
 
 
 Params = Conv2D | DepthwiseConv2D | Add | MaxPool2D | ResizeNearest

@@ -182,7 +182,9 @@ RULES: dict[type, OpRules] = {
     ),
     ResizeNearest: OpRules(
         arity=1,
-        output_shape=lambda p, shape: Shape(shape.h * p.factor[0], shape.w * p.factor[1], shape.c),
+        output_shape=lambda p, shape: Shape(
+            shape.h * p.factor[0] - p.crop[0], shape.w * p.factor[1] - p.crop[1], shape.c
+        ),
         axis=lambda p, dim: {"factor": p.factor[dim]},
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,

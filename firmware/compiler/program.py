@@ -109,7 +109,8 @@ def _group_outputs(graph: Graph) -> list[tuple[int, ...]]:
         shape = graph.tensors[name].shape
         if groups and len(groups[-1]) < MAX_SINK_INPUTS:
             previous = graph.tensors[graph.outputs[groups[-1][0]]].shape
-            if (previous.h, previous.w) == (shape.h, shape.w):
+            kinds = [graph.outputs[o].rpartition("/")[2] for o in groups[-1]]
+            if (previous.h, previous.w) == (shape.h, shape.w) and name.rpartition("/")[2] not in kinds:
                 groups[-1].append(index)
                 continue
         groups.append([index])

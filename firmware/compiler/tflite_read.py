@@ -211,11 +211,12 @@ class _Import:
         size = self._constant(operator, 1)
         if size.dtype != np.int32 or size.shape != (2,) or size.tolist() != [target.h, target.w]:
             raise TfliteError(f"{_who(operator)} does not resize to {target.h}x{target.w}, as its output says")
-        factor = (target.h // source.shape.h, target.w // source.shape.w)
-        if (factor[0] * source.shape.h, factor[1] * source.shape.w) != (target.h, target.w):
+        factor = (-(-target.h // source.shape.h), -(-target.w // source.shape.w))
+        crop = (factor[0] * source.shape.h - target.h, factor[1] * source.shape.w - target.w)
+        if crop[0] >= factor[0] or crop[1] >= factor[1] or (any(crop) and _number(options, "half_pixel_centers")):
             pair = f"{source.shape.h}x{source.shape.w} to {target.h}x{target.w}"
             raise TfliteError(f"{_who(operator)} resizes {pair}: only whole factors are supported")
-        self._append(operator, ResizeNearest(factor), (source,))
+        self._append(operator, ResizeNearest(factor, crop), (source,))
 
     def _pad(self, operator: FileOperator) -> None:
         _arity(operator, 2, 3)

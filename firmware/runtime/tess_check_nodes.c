@@ -87,9 +87,13 @@ static int check_maxpool(const struct tess_node *node, const struct tess_node *i
 }
 
 static int check_resize(const struct tess_node *node, const struct tess_node *input) {
-    int good = node->stride_h >= 1 && node->stride_w >= 1 && node->h == (uint32_t)input->h * node->stride_h
-        && node->w == (uint32_t)input->w * node->stride_w && node->c == input->c;
-    return good ? TESS_OK : TESS_ERR_SHAPE;
+    if (node->stride_h < 1 || node->stride_w < 1 || node->c != input->c) {
+        return TESS_ERR_SHAPE;
+    }
+    // less than one factor may be cropped: every input row and column is still wanted, none beyond them
+    uint32_t rows = ((uint32_t)node->h + node->stride_h - 1) / node->stride_h;
+    uint32_t cols = ((uint32_t)node->w + node->stride_w - 1) / node->stride_w;
+    return rows == input->h && cols == input->w ? TESS_OK : TESS_ERR_SHAPE;
 }
 
 static int check_sink(const tess_file_t *f, const struct tess_node *node) {

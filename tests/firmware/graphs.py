@@ -96,8 +96,10 @@ class Builder:
         quant = self.tensors[source].quant
         return self._append(MaxPool2D(window, clamp_for(self.activation(), quant)), [source], quant, name)
 
-    def upsample(self, source: str, factor: tuple[int, int], name: str | None = None) -> str:
-        return self._append(ResizeNearest(factor), [source], self.tensors[source].quant, name)
+    def upsample(
+        self, source: str, factor: tuple[int, int], name: str | None = None, crop: tuple[int, int] = (0, 0)
+    ) -> str:
+        return self._append(ResizeNearest(factor, crop), [source], self.tensors[source].quant, name)
 
     def graph(self, outputs: tuple[str, ...], **fields) -> Graph:
         return verify(Graph(dict(self.tensors), tuple(self.ops), self.input, outputs, **fields))
@@ -178,7 +180,8 @@ def _random_step(b: Builder, max_size: int, max_channels: int) -> None:
     elif kind == "upsample":
         factor = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
         if shape.h * factor[0] <= 2 * max_size and shape.w * factor[1] <= 2 * max_size:
-            _pyramid_add(b, b.upsample(source, factor))
+            crop = tuple(int(f > 1 and rng.random() < 0.4) for f in factor)
+            _pyramid_add(b, b.upsample(source, factor, crop=crop))
 
 
 def _pyramid_add(b: Builder, upsampled: str) -> None:
@@ -233,7 +236,11 @@ def detector_graph(
     for stride in sorted(strides, reverse=True):
         shape = b.shape(features[stride])
         lateral = b.conv(features[stride], lateral_channels, same_window(shape, 1), f"lateral{stride}")
-        above = b.add(lateral, b.upsample(above, (2, 2), f"up{stride}"), f"merge{stride}") if above else lateral
+        if above:  # an odd height or width leaves a row or column of the coarser map's double over
+            crop = (2 * b.shape(above).h - shape.h, 2 * b.shape(above).w - shape.w)
+            above = b.add(lateral, b.upsample(above, (2, 2), f"up{stride}", crop), f"merge{stride}")
+        else:
+            above = lateral
         features[stride] = above
     outputs = []
     for stride in sorted(strides):

@@ -89,6 +89,14 @@ def test_boxes_come_best_first_within_the_content():
     assert found[:, 2].max() <= 45 * 16 and found[:, 3].max() <= 30 * 16
 
 
+def test_overlap_equal_to_the_threshold_survives():
+    """IoU of 0..30 and 10..40 is exactly a half: 20 / 40."""
+    rows = np.array([[0, 0, 30, 16, 9, 0], [10, 0, 40, 16, 8, 0], [0, 0, 30, 16, 7, 1]], np.int32)
+    assert decoding.nms(rows, 16384, 10).tolist() == [0, 1, 2]
+    assert decoding.nms(rows, 16383, 10).tolist() == [0, 2]
+    assert decoding.nms(rows, 16383, 1).tolist() == [0]
+
+
 def test_no_candidate_is_an_empty_answer():
     spec, maps = spec_and_maps(np.random.default_rng(2), 1, score_threshold=1.0)
     maps = {name: np.full_like(values, -128) for name, values in maps.items()}

@@ -77,7 +77,7 @@ def test_additions_of_unlike_scales_agree(ratio):
     image = np.stack(np.meshgrid(np.arange(-128, 128), np.arange(-128, 128)), axis=-1).astype(np.int8)
     model = write_tflite(graph)
     answers = {"LiteRT": run_litert_ref(model, image), "TFLM": run_tflm(model, image, isolated=False)}
-    assert len(np.unique(answers["TFLM"][0])) > 200
+    assert len(np.unique(answers["TFLM"][0])) > 20
     _compare(graph, image, answers, f"ratio {ratio}")
 
 

@@ -60,7 +60,15 @@ def test_quantize_multiplier_is_the_nearest_31_bit_number(real):
 
 @pytest.mark.parametrize(
     ("real", "expected"),
-    [(0.0, (0, 0)), (0.5, (2**30, 0)), (1.0, (2**30, 1)), (0.75, (3 * 2**29, 0)), (1 - 2.0**-33, (2**30, 1)), (2.0**-32, (2**30, -31)), (2.0**-33, (0, 0))],
+    [
+        (0.0, (0, 0)),
+        (0.5, (2**30, 0)),
+        (1.0, (2**30, 1)),
+        (0.75, (3 * 2**29, 0)),
+        (1 - 2.0**-33, (2**30, 1)),
+        (2.0**-32, (2**30, -31)),
+        (2.0**-33, (0, 0)),
+    ],
 )
 def test_quantize_multiplier_known(real, expected):
     assert requantize.quantize_multiplier(real) == expected
