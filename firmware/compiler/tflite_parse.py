@@ -7,7 +7,7 @@ import numpy as np
 
 from firmware.compiler import tflite_schema as schema
 from firmware.compiler.flatbuffer import FlatbufferError, Table
-from firmware.compiler.graph import GraphError
+from firmware.compiler.graph import GraphError, Quantization, Shape
 
 MAX_SIDE = 32_768  # of any dimension
 DTYPES = {schema.INT8: np.dtype("i1"), schema.INT32: np.dtype("<i4"), schema.INT64: np.dtype("<i8")}
@@ -195,3 +195,24 @@ def _indices(table: Table, field: str, count: int, who: str, optional: bool = Fa
         if not (-1 if optional else 0) <= index < count:
             raise TfliteError(f"{who} has {field[:-1]} {index}, the file has {count} tensors")
     return indices
+
+
+def feature_shape(tensor: FileTensor) -> Shape:
+    """Shape of an activation. Raises TfliteError unless it is (1, height, width, channels)."""
+    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or 0 in tensor.shape:
+        raise TfliteError(f"tensor {tensor} is {tensor.shape}: expected (1, height, width, channels)")
+    return Shape(*tensor.shape[1:])
+
+
+def quantization(tensor: FileTensor) -> Quantization:
+    """Scale and zero point of an int8 activation. Raises TfliteError for anything else."""
+    if tensor.type != schema.INT8 or len(tensor.scales) != 1 or len(tensor.zero_points) != 1:
+        raise TfliteError(f"tensor {tensor} is {tensor.type_name} with {len(tensor.scales)} scales: expected int8 with one")
+    return Quantization(float(tensor.scales[0]), int(tensor.zero_points[0]))
+
+
+def shifted_by_128(signed: FileTensor, unsigned: FileTensor) -> bool:
+    """True when both stand for the same numbers, 128 apart."""
+    if len(signed.scales) != 1 or len(unsigned.scales) != 1 or len(signed.zero_points) != 1 or len(unsigned.zero_points) != 1:
+        return False
+    return signed.scales[0] == unsigned.scales[0] and signed.zero_points[0] + 128 == unsigned.zero_points[0]

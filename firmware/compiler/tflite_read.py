@@ -30,7 +30,15 @@ from firmware.compiler.graph import (
     Window,
 )
 from firmware.compiler.requantize import clamp_for
-from firmware.compiler.tflite_parse import File, FileOperator, FileTensor, TfliteError, parse
+from firmware.compiler.tflite_parse import (
+    File,
+    FileOperator,
+    TfliteError,
+    feature_shape,
+    parse,
+    quantization,
+    shifted_by_128,
+)
 from firmware.compiler.tflite_write import same_padding
 from firmware.compiler.verify import verify
 
@@ -133,7 +141,7 @@ class _Import:
         while name in self._tensors:
             name += f"#{index}"
         self._names[index] = name
-        self._tensors[name] = Tensor(name, _shape(tensor), _quantization(tensor))
+        self._tensors[name] = Tensor(name, feature_shape(tensor), quantization(tensor))
         return self._tensors[name]
 
     def _activation(self, index: int, who: str) -> Tensor:
@@ -159,7 +167,7 @@ class _Import:
         return self._add_tensor(index)
 
     def _output_quantization(self, operator: FileOperator) -> Quantization:
-        return _quantization(self._file.tensors[operator.outputs[0]])
+        return quantization(self._file.tensors[operator.outputs[0]])
 
     # operators
 
@@ -207,7 +215,7 @@ class _Import:
         if _number(options, "align_corners"):
             raise TfliteError(f"{_who(operator)} aligns corners; upsample by whole factors without align_corners")
         # half_pixel_centers asks for row floor((out + 0.5) / factor), which is out // factor for whole factors
-        target = _shape(self._file.tensors[operator.outputs[0]])
+        target = feature_shape(self._file.tensors[operator.outputs[0]])
         size = self._constant(operator, 1)
         if size.dtype != np.int32 or size.shape != (2,) or size.tolist() != [target.h, target.w]:
             raise TfliteError(f"{_who(operator)} does not resize to {target.h}x{target.w}, as its output says")
@@ -239,7 +247,7 @@ class _Import:
         (top, bottom), (left, right) = ((int(low), int(high)) for low, high in sides[1:3])
         padding = Padding(*(a + b for a, b in zip(before.padding, (top, left, bottom, right), strict=True)))
         expected = _grown(source.shape, padding)
-        if _shape(self._file.tensors[operator.outputs[0]]) != expected:
+        if feature_shape(self._file.tensors[operator.outputs[0]]) != expected:
             raise TfliteError(f"{who} makes {tuple(expected)}, its output says otherwise")
         self._padded[operator.outputs[0]] = _Padded(before.source, padding, value)
 
@@ -249,12 +257,12 @@ class _Import:
         entering = source.index == self._file.inputs[0]
         if entering and source.type == schema.FLOAT32 and target.type == schema.INT8:
             self._set_input(target.index)
-        elif entering and source.type == schema.UINT8 and target.type == schema.INT8 and _shifted(target, source):
+        elif entering and source.type == schema.UINT8 and target.type == schema.INT8 and shifted_by_128(target, source):
             self._set_input(target.index)
             self._input_is_uint8 = True
-        elif source.type == schema.INT8 and target.type == schema.UINT8 and _shifted(source, target):
+        elif source.type == schema.INT8 and target.type == schema.UINT8 and shifted_by_128(source, target):
             self._alias[target.index] = self._alias.get(source.index, source.index)
-        elif source.type == target.type == schema.INT8 and _quantization(source) == _quantization(target):
+        elif source.type == target.type == schema.INT8 and quantization(source) == quantization(target):
             self._alias[target.index] = self._alias.get(source.index, source.index)
         else:
             raise TfliteError(
@@ -355,24 +363,5 @@ def _check_dilation(operator: FileOperator, options: Table | None) -> None:
             raise TfliteError(f"{_who(operator)} is dilated: only dilation 1 is supported")
 
 
-def _shape(tensor: FileTensor) -> Shape:
-    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or 0 in tensor.shape:
-        raise TfliteError(f"tensor {tensor} is {tensor.shape}: expected (1, height, width, channels)")
-    return Shape(*tensor.shape[1:])
-
-
 def _grown(shape: Shape, padding: Padding) -> Shape:
     return Shape(shape.h + padding.top + padding.bottom, shape.w + padding.left + padding.right, shape.c)
-
-
-def _quantization(tensor: FileTensor) -> Quantization:
-    if tensor.type != schema.INT8 or len(tensor.scales) != 1 or len(tensor.zero_points) != 1:
-        raise TfliteError(f"tensor {tensor} is {tensor.type_name} with {len(tensor.scales)} scales: expected int8 with one")
-    return Quantization(float(tensor.scales[0]), int(tensor.zero_points[0]))
-
-
-def _shifted(signed: FileTensor, unsigned: FileTensor) -> bool:
-    """True when both stand for the same numbers, 128 apart."""
-    if len(signed.scales) != 1 or len(unsigned.scales) != 1 or len(signed.zero_points) != 1 or len(unsigned.zero_points) != 1:
-        return False
-    return signed.scales[0] == unsigned.scales[0] and signed.zero_points[0] + 128 == unsigned.zero_points[0]

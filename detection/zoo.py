@@ -1,0 +1,150 @@
+"""A trained run as a zoo folder that anyone can run, and its card: `python -m detection.zoo pack|card`.
+
+    python -m detection.zoo pack runs/face_qvga zoo/face_qvga input.height=240     # checkpoint.pt, args.yaml, curves
+    python export.py zoo/face_qvga --target mps2-an500 --out zoo/face_qvga
+    python eval.py zoo/face_qvga --data configs/data/wider.yaml --on float,int8 --json zoo/face_qvga/metrics.json
+    python -m detection.zoo card zoo/face_qvga                                     # README.md from what lies there
+
+`pack` leaves out what only training needs and changes no weight. `card` writes numbers from artefacts only.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets.strict import merge_overrides, parse
+from detection import arch as network
+from detection import cli, runs
+from detection.config import Config
+from detection.exporter import find_checkpoint
+from detection.readme import PROTOCOLS
+
+KEPT = ("results.csv", "results.png")  # the learning curve is part of a model
+
+
+def pack(run: Path, folder: Path, overrides: list[str]) -> None:
+    """Write checkpoint.pt (averaged weights alone) and the curves of `run` into `folder`; overrides change its config."""
+    from detection.checkpoint import load_detector, save_checkpoint
+
+    path = find_checkpoint(run)
+    _, checkpoint = load_detector(path)
+    config = parse(merge_overrides(checkpoint.config, overrides, Config), Config, f"{path} and overrides")
+    folder.mkdir(parents=True, exist_ok=True)
+    bare = replace(checkpoint, config=config.as_dict(), model={}, optimizer={}, scaler={}, rng_state=None)
+    save_checkpoint(folder / "checkpoint.pt", bare)
+    runs.write_text(folder / "args.yaml", runs.to_yaml(config))
+    for name in KEPT:
+        if (run / name).is_file():
+            shutil.copyfile(run / name, folder / name)
+
+
+def write_card(folder: Path) -> None:
+    """README.md of a zoo folder: what it is, how it was made, what it was measured to do, how to use it."""
+    runs.write_text(folder / "README.md", card(folder))
+
+
+def card(folder: Path) -> str:
+    """The card's text, from plan.json, verify.json, metrics*.json, args.yaml and note.md beside them."""
+    from detection.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(folder / "checkpoint.pt")
+    config = parse(checkpoint.config, Config, str(folder / "checkpoint.pt"))
+    plan, verified = _read(folder / "plan.json"), _read(folder / "verify.json")
+    evaluations = [_read(path) for path in sorted(folder.glob("metrics*.json"))]
+    height, width, _ = plan["input"]
+    layers = config.arch.with_classes(len(checkpoint.class_names))
+    note = folder / "note.md"
+    data = config.as_dict()["data"]
+    return "\n".join(
+        [
+            f"# {folder.name}",
+            "",
+            f"Finds: {', '.join(checkpoint.class_names)}. Input {width}x{height}, {plan['macs'] / 1e6:.2f} M MACs, "
+            f"{network.params(layers):,} parameters, {checkpoint.epoch} epochs of training"
+            f" ({checkpoint.iteration:,} iterations); the last averaged weights, none picked by a validation score.",
+            "",
+            *([note.read_text().strip(), ""] if note.is_file() else []),
+            "## Measured",
+            "",
+            *[line for evaluation in evaluations for line in _measured(evaluation)],
+            "## On the chip",
+            "",
+            *_chip(plan, verified),
+            "",
+            "## Use it",
+            "",
+            f"    python demo.py {folder} photo.jpg --on host --out found",
+            f"    python eval.py {folder} --data {data} --on float,int8,host --limit 100",
+            f"    python export.py {folder} --target mps2-an500 --sram 96K --out runs/{folder.name}",
+            "",
+            "This page is written by `python -m detection.zoo card` from the files beside it.",
+            "",
+        ]
+    )
+
+
+def _measured(evaluation: dict[str, Any]) -> list[str]:
+    dataset, results = evaluation["dataset"], evaluation["results"]
+    title, names = next(
+        (t, n) for t, n in PROTOCOLS if all(name in result["values"] for result in results for name in n)
+    )
+    part = "all" if dataset["images"] == dataset["images_in_split"] else f"{dataset['images']:,} evenly spaced of"
+    lines = [
+        f"{title}, {dataset['name']} {dataset['split']}, {part} {dataset['images_in_split']:,} pictures, one scale:",
+        "",
+        f"| predictor | {' | '.join(names)} | bytes equal int8's | instructions an image |",
+        "|---|" + "---|" * (len(names) + 2),
+    ]
+    for result in results:
+        scores = " | ".join("-" if result["values"][n] is None else f"{result['values'][n]:.4f}" for n in names)
+        compared, unequal = result["bytes"]["compared"], result["bytes"]["unequal"]
+        agreement = "-" if not compared else f"{compared - unequal:,} of {compared:,} pictures"
+        counted = result["instructions_per_image"]
+        lines.append(f"| {result['name']} | {scores} | {agreement} | {'-' if counted is None else f'{counted:,.0f}'} |")
+    return [*lines, ""]
+
+
+def _chip(plan: dict[str, Any], verified: dict[str, Any]) -> list[str]:
+    parts = ", ".join(f"{name.replace('_', ' ')} {size:,}" for name, size in plan["peak_sram_parts"].items())
+    return [
+        f"Peak SRAM {plan['peak_sram']:,} B ({parts}); recomputed MACs {plan['recompute']:+.1%}; "
+        f"{'reads the picture once, top to bottom' if plan['sequential'] else 'needs rows of the picture again'}. "
+        f"In the published convention (feature maps alone, picture not counted) {plan['paper_sram']:,} B. "
+        f"model.tess is {plan['flash']['model']:,} B.",
+        "",
+        f"Equal to the byte on {verified['frames']} frames ({verified['compared_bytes']:,} bytes): "
+        f"{', '.join(verified['agreeing'])}.",
+        "",
+        "![memory plan](plan.png)",
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="make a zoo folder of a run")
+    packing.add_argument("run", type=Path)
+    packing.add_argument("folder", type=Path)
+    packing.add_argument("overrides", nargs="*", metavar="key=value")
+    carding = commands.add_parser("card", help="write README.md of a zoo folder")
+    carding.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    if options.command == "pack":
+        pack(options.run, options.folder, options.overrides)
+    else:
+        write_card(options.folder)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
