@@ -156,7 +156,7 @@ def shapes(layers: Sequence[Layer], height: int, width: int) -> dict[str, Shape]
         if layer.kind == "upsample":
             size = sources[1].height, sources[1].width
             if (first.height, first.width) != tuple(-(-side // layer.stride) for side in size):
-                raise ArchError(f"'{layer.name}' cannot bring {first.height}x{first.width} to {size[0]}x{size[1]} by {layer.stride}")
+                raise ArchError(f"'{layer.name}' cannot make {size[0]}x{size[1]} of {first.height}x{first.width}")
         else:
             size = -(-first.height // layer.stride), -(-first.width // layer.stride)
         known[layer.name] = Shape(*size, layer.channels)

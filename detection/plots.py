@@ -151,6 +151,7 @@ def results_plot(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
     rate.set_ylim(bottom=0)
     for axes in (losses, quality, rate):
         axes.set_xlabel("epoch")
+        axes.set_xlim(0, epochs[-1] * 1.03)
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return _rendered(figure, "png")
@@ -248,9 +249,10 @@ def _class_bars(axes: "Axes", names: Sequence[str], counts: np.ndarray) -> None:
     axes.barh(place, counts[1][shown], left=counts[0][shown], color="#c9ccd1", height=0.7)
     for y, label in enumerate(shown):
         ignored = f" + {counts[1][label]:,} ignored" if counts[1][label] else ""
-        axes.text(0, y, f" {counts[0][label]:,}{ignored}", va="center", color=INK, fontsize=8)
+        axes.text(counts[:, label].sum(), y, f" {counts[0][label]:,}{ignored}", va="center", color=INK, fontsize=8)
     axes.set_yticks(place, [names[label] for label in shown])
     axes.set_ylim(max(len(shown), 3) - 0.4, -0.6)
+    axes.set_xlim(0, 1.45 * max(int(counts.sum(0).max()), 1))
     axes.set_title("boxes" if len(shown) == len(names) else f"boxes, the {len(shown)} largest of {len(names)} classes")
 
 
@@ -318,10 +320,10 @@ def _axes(count: int) -> tuple["Figure", Sequence["Axes"]]:
 
 def _plain_ticks(axis: Any) -> None:
     """1 2 5 10 20 50 instead of powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ScalarFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
