@@ -53,7 +53,7 @@ def parallel(model: nn.Module, world: World) -> nn.Module:
     """The model itself, or one that averages gradients over all processes."""
     if world.size == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=True)
+    return nn.parallel.DistributedDataParallel(model)
 
 
 def any_process(flag: bool, world: World) -> bool:

@@ -93,9 +93,7 @@ def _reals(quant: Quantization) -> np.ndarray:
     return quant.scale * (np.arange(-128, 128, dtype=np.float64) - quant.zero_point)
 
 
-def make_decode_spec(
-    graph: Graph, strides: Sequence[int], class_names: Sequence[str], settings: DecodeSettings
-) -> DecodeSpec:
+def make_decode_spec(graph: Graph, strides: Sequence[int], class_names: Sequence[str], settings: DecodeSettings) -> DecodeSpec:
     """Tables and thresholds for a detector whose outputs are, per ascending stride: objectness, [class], box.
 
     Raises DecodeError when the graph's outputs are not that, or settings are out of range.

@@ -172,7 +172,7 @@ def _constants(program: Program, op: Op | None, data: _Data) -> tuple[int, int, 
 
 
 def _segment(program: Program, segment) -> bytes:
-    reference, _ = reference_of(program, segment.first, segment.stop)
+    reference = reference_of(program, segment)
     return struct.pack(
         "<5HBBI", segment.first, segment.stop - segment.first, segment.columns, segment.rows, reference, segment.carry, 0, 0
     )

@@ -133,17 +133,13 @@ class _Addition(Kernel):
     """All 65,536 answers in a table (first input, second input)."""
 
     def __init__(self, params: Add, sources: list[Quantization], target: Quantization) -> None:
-        left_shift = 20  # TFLite's headroom of 8-bit additions
         q = np.arange(-128, 128)
-        twice_max_scale = 2 * max(quant.scale for quant in sources)
+        factors = requantize.Addition.build(*(quant.scale for quant in sources), target.scale)
         first, second = (
-            requantize.multiply_by_quantized_multiplier(
-                (q - quant.zero_point) << left_shift, *requantize.quantize_multiplier(quant.scale / twice_max_scale)
-            )
-            for quant in sources
+            requantize.multiply_by_quantized_multiplier((q - quant.zero_point) << factors.left_shift, *factor)
+            for quant, factor in zip(sources, factors[:2], strict=True)
         )
-        factor = requantize.quantize_multiplier(twice_max_scale / (2**left_shift * target.scale))
-        total = requantize.multiply_by_quantized_multiplier(first[:, None] + second[None, :], *factor)
+        total = requantize.multiply_by_quantized_multiplier(first[:, None] + second[None, :], *factors.out)
         clamped = np.clip(total + target.zero_point, params.clamp.low, params.clamp.high)
         # indexed by bytes, so negative numbers come last: roll -128 away from the front
         self._table = np.roll(clamped, (128, 128), axis=(0, 1)).astype(np.int8).reshape(-1)
@@ -167,7 +163,7 @@ class _MaxPooling(Kernel):
         out[...] = -128
         for i in range(k_h):
             for j in range(k_w):
-                np.maximum(out, inputs[0][i :: s_h, j :: s_w][:height, :width], out=out)
+                np.maximum(out, inputs[0][i::s_h, j::s_w][:height, :width], out=out)
         np.clip(out, self._clamp.low, self._clamp.high, out=out)
 
 

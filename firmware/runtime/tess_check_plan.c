@@ -5,7 +5,8 @@
 
 /// Segments ///
 
-// Whatever a node of this segment reads from an earlier one must be there whole; the reference must be a terminal.
+// Whatever a node of this segment reads from an earlier one must be there whole; the reference must be a terminal
+// where rows are computed again.
 static int check_segment(const tess_file_t *f, const struct tess_segment *s) {
     uint32_t stop = (uint32_t)s->first_node + s->n_nodes;
     if (s->columns < 1 || s->rows < 1 || s->carry > 1 || s->reference < s->first_node || s->reference >= stop) {
@@ -22,7 +23,7 @@ static int check_segment(const tess_file_t *f, const struct tess_segment *s) {
         }
     }
     int materialised = f->nodes[s->reference].flags & TESS_NODE_MATERIALISED;
-    return reference_is_read && !materialised ? TESS_ERR_PLAN : TESS_OK;
+    return !s->carry && reference_is_read && !materialised ? TESS_ERR_PLAN : TESS_OK;
 }
 
 int tess_check_segments(tess_file_t *f) {

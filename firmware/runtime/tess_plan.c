@@ -7,6 +7,7 @@
 enum {
     HAS_READER = 1,     // in the segment
     ANCESTOR = 2,       // of the reference, or the reference itself
+    FOLLOWER = 4,       // depends on the reference
     NOBODY = 0xFFFF,    // tess_state.could while it holds the row to keep: no reader wants rows any more
 };
 
@@ -55,6 +56,15 @@ static void note_relations(const tess_step_t *s) {
             struct tess_state *input = input_state(s, i, j);
             if (input) {
                 input->begin = (uint16_t)(input->begin | HAS_READER | (s->state[i].begin & ANCESTOR));
+            }
+        }
+    }
+    const struct tess_state *reference = &s->state[s->segment->reference - s->first];
+    for (int32_t i = 0; i < s->count; i++) {
+        for (int j = 0; j < s->nodes[s->first + i].n_inputs; j++) {
+            const struct tess_state *input = input_state(s, i, j);
+            if (input && (input == reference || (input->begin & FOLLOWER))) {
+                s->state[i].begin |= FOLLOWER;
             }
         }
     }
@@ -143,9 +153,11 @@ static void plan_carried(const tess_step_t *s) {
         reach(s);
         for (int32_t i = 0; i < s->count; i++) {
             struct tess_state *state = &s->state[i];
-            if (is_terminal(s, i) && !(state->begin & ANCESTOR)) {
-                uint32_t h = s->nodes[s->first + i].h;
-                int32_t share = (int32_t)(h * (uint32_t)s->band_end / (uint32_t)s->reference_h);
+            uint32_t h = s->nodes[s->first + i].h;
+            int32_t share = (int32_t)(h * (uint32_t)s->band_end / (uint32_t)s->reference_h);
+            if (state->begin & FOLLOWER) {
+                state->target = (uint16_t)max32(state->produced, state->could);
+            } else if (is_terminal(s, i) && !(state->begin & ANCESTOR)) {
                 state->target = (uint16_t)max32(state->produced, min32(share, state->could));
             }
         }

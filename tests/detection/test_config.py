@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from detection.config import ConfigError, load_config
+from datasets.strict import parse
+from detection.config import Config, ConfigError, load_config
 from detection.distributed import World
 from detection.runs import new_run, read_results, read_run, write_results
 
@@ -33,7 +34,7 @@ def test_overrides_win_and_are_saved(tmp_path: Path) -> None:
         ("train.epohcs=3", "train.epohcs is not a setting .did you mean train.epochs"),
         ("train.epochs=many", "train.epochs"),
         ("train.lr=-1", "train.lr"),
-        ("input.height=100", "largest stride divides"),
+        ("input.height=31", "input.height"),
         ("epochs=3", "did you mean train.epochs"),
         ("train.epochs", "key=value"),
     ],
@@ -41,6 +42,30 @@ def test_overrides_win_and_are_saved(tmp_path: Path) -> None:
 def test_wrong_settings_name_themselves(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(ROOT / "configs/tiny.yaml", [override])
+
+
+def test_data_inside_the_repository_is_saved_relative_to_it(tmp_path: Path) -> None:
+    """A clone elsewhere must find the data YAMLs that came along; what lies outside has one place only."""
+    tiny = load_config(ROOT / "configs/tiny.yaml")
+    assert tiny.data == ROOT / "configs/data/scenes.yaml" and tiny.as_dict()["data"] == "configs/data/scenes.yaml"
+    outside = load_config(ROOT / "configs/tiny.yaml", [f"data={tmp_path / 'own.yaml'}"])
+    assert outside.as_dict()["data"] == str(tmp_path / "own.yaml")
+    for config in (tiny, outside):
+        assert parse(config.as_dict(), Config, "saved") == config == read_run(new_run(tmp_path, config, World()))
+    old = tiny.as_dict() | {"data": str(ROOT / "configs/data/scenes.yaml")}  # before 0.1: always absolute
+    assert parse(old, Config, "old") == tiny
+
+
+def test_data_is_found_from_the_file_from_here_and_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "configs/tiny.yaml").read_text()
+    (tmp_path / "own.yaml").write_text(text.replace("data/scenes.yaml", "near.yaml"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert load_config("own.yaml").data == tmp_path / "near.yaml"
+    assert load_config("own.yaml", ["data=typed.yaml"]).data == tmp_path / "typed.yaml"
+    assert load_config(ROOT / "configs/tiny.yaml", ["data=~/typed.yaml"]).data == tmp_path / "home/typed.yaml"
+    run = new_run(tmp_path, load_config(ROOT / "configs/tiny.yaml"), World())
+    assert read_run(run, ["data=typed.yaml"]).data == tmp_path / "typed.yaml"
 
 
 def test_runs_are_numbered(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Random schedules of a program, for properties that must hold whatever the schedule."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import Schedule, Segment, reference_of
+from firmware.compiler.schedule import Schedule, Segment, reference_of, terminals_of
 
 
 def random_schedule(rng: np.random.Generator, program: Program, max_columns: int = 4) -> Schedule:
@@ -12,9 +14,10 @@ def random_schedule(rng: np.random.Generator, program: Program, max_columns: int
     cuts = sorted({0, count, *rng.integers(1, count + 1, rng.integers(0, 5)).tolist()})
     segments = []
     for first, stop in zip(cuts, cuts[1:], strict=False):
-        reference, terminals = reference_of(program, first, stop)
-        width = min(program.nodes[t].shape.w for t in terminals)
+        width = min(program.nodes[t].shape.w for t in terminals_of(program, first, stop))
         columns = int(rng.integers(1, min(max_columns, width) + 1))
-        rows = int(rng.integers(1, program.nodes[reference].shape.h + 1))
-        segments.append(Segment(first, stop, columns, rows, bool(rng.integers(2))))
+        carry = bool(rng.integers(2))
+        segment = Segment(first, stop, columns, 1, carry, carry and bool(rng.integers(2)))
+        rows = int(rng.integers(1, program.nodes[reference_of(program, segment)].shape.h + 1))
+        segments.append(replace(segment, rows=rows))
     return Schedule(tuple(segments))

@@ -95,9 +95,7 @@ def test_a_wide_convolution_is_exact_beyond_float32():
     graph = b.graph(("wide",))
     image = np.full((3, 3, 400), -127, np.int8)
     image[0, 0, 0] = -128
-    np.testing.assert_array_equal(
-        interpreter.run(graph, image)["wide"], slow_op(graph, graph.ops[0], [image])
-    )
+    np.testing.assert_array_equal(interpreter.run(graph, image)["wide"], slow_op(graph, graph.ops[0], [image]))
     kernel = Interpreter(graph)._kernels[0]
     assert kernel._matrix.dtype == np.float64
 

@@ -60,6 +60,15 @@ def test_graphs_equal_sees_differences():
     assert not graphs_equal(graph, replace(other, input_is_uint8=True))
 
 
+def test_cropped_upsampling_of_one_row_is_the_same_under_two_names():
+    b = Builder(np.random.default_rng(0), Shape(1, 4, 2))
+    b.upsample("image", (3, 2), "large", crop=(1, 1))
+    graph = b.graph(("large",))
+    found = read_tflite(write_tflite(graph))
+    assert (found.ops[0].params.factor, found.ops[0].params.crop) == ((2, 2), (0, 1))
+    assert graphs_equal(found, graph)
+
+
 def test_metadata():
     graph = small_graph()
     metadata = {"classes": ["Gesicht", "голова"], "strides": [8, 16], "version": 1}
@@ -290,7 +299,6 @@ def test_what_the_operator_cannot_fold_is_refused():
 
     with pytest.raises(TfliteError, match="only convolutions and maxima can"):
         read_tflite(edited(write_tflite(graph), output_it))
-
 
     def rescale_it(model, subgraph):
         subgraph.tensors[subgraph.operators[0].outputs[0]].quantization.scale = [0.25]
