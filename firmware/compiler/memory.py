@@ -88,11 +88,11 @@ def apply_schedule(program: Program, schedule: Schedule) -> ScheduledProgram:
         if buffer is not None:
             first, stop = _alive(program, flow_of, i, buffer)
             size = buffer.rows * buffer.cols * program.nodes[i].shape.c
-            lifetimes.append(Lifetime(i, first, stop, _align(size)))
+            lifetimes.append(Lifetime(i, first, stop, align(size)))
     return ScheduledProgram(program, schedule, flows, tuple(buffers), tuple(lifetimes))
 
 
-def _align(size: int) -> int:
+def align(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 

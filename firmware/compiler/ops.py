@@ -78,7 +78,7 @@ def identity_axis(size: int) -> Axis:
 
 
 def _clip(value: Position, size: int) -> Position:
-    return np.clip(value, 0, size) if isinstance(value, np.ndarray) else min(max(value, 0), size)
+    return np.minimum(np.maximum(value, 0), size) if isinstance(value, np.ndarray) else min(max(value, 0), size)
 
 
 def _where(condition: bool | np.ndarray, if_true: int, if_false: Position) -> Position:

@@ -5,6 +5,7 @@ intervals, band by band and strip by strip, exactly as SPEC.md section 2 tells a
 memory that takes is memory.py's business, which schedule is best is search.py's.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,7 +119,7 @@ def segment_flow(program: Program, segment: Segment) -> Flow:
         raise ScheduleError(f"segment {_describe(segment)} must have 1..{width} columns")
     rows = _carried_rows if segment.carry else _recomputed_rows
     begin, target, keep = rows(program, segment, reference, terminals)
-    col0, col1 = _strips(program, segment, terminals)
+    col0, col1 = strips_of(program, segment, terminals)
     return Flow(segment, reference, terminals, begin, target, keep, col0, col1)
 
 
@@ -176,15 +177,21 @@ def _carried_rows(program: Program, segment: Segment, reference: int, terminals:
         target = _pull(program, segment, wanted, bands)
     targets = np.maximum.accumulate(np.stack([target[i] for i in segment.nodes], axis=1), axis=0)
     begins = np.vstack([np.zeros((1, targets.shape[1]), np.int64), targets[:-1]])
-    keeps = np.empty_like(targets)
-    for column, i in enumerate(segment.nodes):
-        keep = targets[:, column]
-        for reader in _local_readers(program, segment, i):
-            ahead = begins[:, reader - segment.first]
-            unfinished = ahead < nodes[reader].shape.h
-            keep = np.where(unfinished, np.minimum(keep, nodes[reader].y.in_lo(ahead)), keep)
-        keeps[:, column] = keep
-    return begins, targets, keeps
+    begin_of = {i: begins[:, i - segment.first] for i in segment.nodes}
+    keeps = [
+        kept_rows(program, i, _local_readers(program, segment, i), targets[:, i - segment.first], begin_of) for i in segment.nodes
+    ]
+    return begins, targets, np.stack(keeps, axis=1)
+
+
+def kept_rows(program: Program, node: int, readers: Sequence[int], target: Rows, begins: Mapping[int, Rows]) -> Rows:
+    """First row that a ring must still hold in each band: what its unfinished readers will read next."""
+    keep = target
+    for reader in readers:
+        ahead = begins[reader]
+        unfinished = ahead < program.nodes[reader].shape.h
+        keep = np.where(unfinished, np.minimum(keep, program.nodes[reader].y.in_lo(ahead)), keep)
+    return keep
 
 
 def _could(program: Program, segment: Segment, target: dict[int, Rows], ancestors: set[int], bands: int) -> dict[int, Rows]:
@@ -215,7 +222,8 @@ def _recomputed_rows(program: Program, segment: Segment, reference: int, termina
     return begin, target, begin.copy()
 
 
-def _strips(program: Program, segment: Segment, terminals: tuple[int, ...]):
+def strips_of(program: Program, segment: Segment, terminals: tuple[int, ...]):
+    """Columns [lows, highs) of every node in every strip: (columns, nodes) each."""
     strips, nodes = np.arange(segment.columns, dtype=np.int64), program.nodes
     shares = {
         t: (nodes[t].shape.w * strips // segment.columns, nodes[t].shape.w * (strips + 1) // segment.columns) for t in terminals
