@@ -173,7 +173,7 @@ def _predictor_row(evaluation: Evaluation, done: Export) -> PredictorRow:
     cost = done.deployment.cost
     on_chip = evaluation.name.startswith(("host", "emulator"))
     return PredictorRow(
-        evaluation.name,
+        f"{evaluation.name}, {evaluation.images} pictures",
         evaluation.metrics.values[METRIC],
         cost.peak_sram if on_chip else None,
         done.tess_size if on_chip else None,

@@ -45,11 +45,16 @@ class Schedule:
     segments: tuple[Segment, ...]
 
     def __str__(self) -> str:
-        return " ".join(_describe(s) for s in self.segments if s.stop - s.first > 1) or "layer by layer"
+        """Segments of several nodes, as in `0:12 push, 12:16 x2`: nodes, strips, rows where not 1, mode; `pull` is not said."""
+        return ", ".join(_describe(s) for s in self.segments if s.stop - s.first > 1) or "layer by layer"
 
 
 def _describe(s: Segment) -> str:
-    return f"[{s.first}:{s.stop} columns={s.columns} rows={s.rows}{' carry' if s.carry else ''}{' push' if s.push else ''}]"
+    words = [f"{s.first}:{s.stop}"]
+    words += [f"x{s.columns}"] if s.columns > 1 else []
+    words += [f"rows={s.rows}"] if s.rows > 1 else []
+    words += ["push"] if s.push else [] if s.carry else ["recompute"]
+    return " ".join(words)
 
 
 @dataclass(frozen=True)
