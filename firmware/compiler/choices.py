@@ -4,12 +4,12 @@ Costs are those of `segment_flow`, but thousands of segments are asked about, so
 push, how far every node follows the first one does not depend on where the segment ends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from firmware.compiler.memory import align
+from firmware.compiler.memory import Overlap, align, dying, overlap_distance, overlaps_of
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Segment, kept_rows, segment_flow, strips_of, terminals_of
 
@@ -44,21 +44,21 @@ class Choices:
         ]
 
     def pushed(self) -> list[Choice]:
-        """Every run of two nodes and more, its first node leading; every single node whole."""
+        """Every run of nodes, its first node leading."""
         found = []
-        for first, node in enumerate(self._program.nodes):
-            alone = Segment(first, first + 1, rows=node.shape.h)
-            found.append(self._choice(alone, (Ring(node.shape.h, True),)))
-            rings = tuple(_pushed_rings(self._program, first))
-            for stop in range(first + 2, len(self._program.nodes) + 1):
-                found.append(self._choice(Segment(first, stop, push=True), rings[: stop - first]))
+        for first in range(len(self._program.nodes)):
+            push = _Push(self._program, first)
+            rings = tuple(push.ring(i) for i in range(first, len(self._program.nodes)))
+            for stop in range(first + 1, len(self._program.nodes) + 1):
+                segment = Segment(first, stop, push=stop > first + 1)
+                found.append(self._choice(segment, rings[: stop - first], push.overlaps(stop)))
         return found
 
     def pulled(self, choice: Choice) -> Choice:
         """The same nodes, the tallest result leading."""
         flow = segment_flow(self._program, replace(choice.segment, push=False))
         rings = tuple(Ring(int(rows), bool(free)) for rows, free in zip(flow.ring_rows, flow.transient, strict=True))
-        return self._choice(flow.segment, rings)
+        return self._choice(flow.segment, rings, overlaps_of(self._program, flow))
 
     def in_strips(self, choice: Choice, columns: int) -> Choice:
         """The same rows, in several columns."""
@@ -76,12 +76,11 @@ class Choices:
         """Width of the narrowest map; strips cannot be more."""
         return min(self._program.nodes[i].shape.w for i in choice.segment.nodes)
 
-    def _choice(self, segment: Segment, rings: Sequence[Ring]) -> Choice:
+    def _choice(self, segment: Segment, rings: Sequence[Ring], overlaps: Sequence[Overlap] = ()) -> Choice:
         program = self._program
         widths, extra = self._widths(segment)
         whole, carried = self._crossing[segment.first], 0
         alive = [0] * (segment.stop - segment.first + 1)
-        once = segment.stop == segment.first + 1
         for local, i in enumerate(segment.nodes):
             node, reader = program.nodes[i], program.last_reader[i]
             if node.kind == "sink":
@@ -90,7 +89,7 @@ class Choices:
                 whole += align(node.size)
                 continue
             size = align(rings[local].rows * widths[local] * node.shape.c)
-            if once or rings[local].transient:
+            if rings[local].transient:
                 alive[local] += size
                 alive[reader + 1 - segment.first] -= size
             else:
@@ -99,7 +98,18 @@ class Choices:
         for change in alive:
             total += change
             most = max(most, total)
+        whole -= self._saved(overlaps)
         return Choice(segment, whole + carried + most, whole, extra, tuple(rings))
+
+    def _saved(self, overlaps: Sequence[Overlap]) -> int:
+        """Bytes that overlaps save, each tensor taking part in one."""
+        sizes = {i: align(self._program.nodes[i].size) for o in overlaps for i in (o.below, o.above)}
+        saved, used = 0, set()
+        for overlap in sorted(overlaps, key=lambda o: (-o.saving(sizes), o.below, o.above)):
+            if used.isdisjoint((overlap.below, overlap.above)):
+                saved += overlap.saving(sizes)
+                used.update((overlap.below, overlap.above))
+        return saved
 
     def _widths(self, segment: Segment) -> tuple[list[int], int]:
         """(columns of each ring, multiply-accumulates done again): strips share what lies between them."""
@@ -112,21 +122,39 @@ class Choices:
         return (col1 - col0).max(axis=0).tolist(), max(0, extra)
 
 
-def _pushed_rings(program: Program, first: int) -> Iterator[Ring]:
-    """Rings of nodes first, first + 1, ... when `first` advances row by row and its followers as far as they can."""
-    nodes = program.nodes
-    ends = np.arange(1, nodes[first].shape.h + 1, dtype=np.int64)
-    targets: dict[int, np.ndarray] = {first: ends}
-    for i in range(first + 1, len(nodes)):
-        reached = [nodes[i].y.computable(targets[j]) for j in nodes[i].inputs if j in targets]
-        if reached:
-            targets[i] = np.minimum.reduce(reached)
-    for i in reversed(range(first + 1, len(nodes))):
-        if i not in targets:  # nothing of it waits for the first node: it is pulled by its readers
-            needs = [nodes[r].y.in_hi(targets[r]) for r in program.readers[i]]
-            targets[i] = np.maximum.reduce(needs) if needs else ends * nodes[i].shape.h // len(ends)
-    begins = {i: np.concatenate([[0], rows[:-1]]) for i, rows in targets.items()}
-    for i in range(first, len(nodes)):
-        keep = kept_rows(program, i, program.readers[i], targets[i], begins)
-        transient = bool((keep[1:] >= begins[i][1:]).all())
-        yield Ring(max(1, int((targets[i] - keep).max())), transient)
+class _Push:
+    """Node `first` advances row by row and its followers as far as they can: all that does not depend on where it ends."""
+
+    def __init__(self, program: Program, first: int) -> None:
+        self._program, self._first = program, first
+        nodes = program.nodes
+        ends = np.arange(1, nodes[first].shape.h + 1, dtype=np.int64)
+        targets: dict[int, np.ndarray] = {first: ends}
+        for i in range(first + 1, len(nodes)):
+            reached = [nodes[i].y.computable(targets[j]) for j in nodes[i].inputs if j in targets]
+            if reached:
+                targets[i] = np.minimum.reduce(reached)
+        for i in reversed(range(first + 1, len(nodes))):
+            if i not in targets:  # nothing of it waits for the first node: it is pulled by its readers
+                needs = [nodes[r].y.in_hi(targets[r]) for r in program.readers[i]]
+                targets[i] = np.maximum.reduce(needs) if needs else ends * nodes[i].shape.h // len(ends)
+        self._targets = targets
+        self._begins = {i: np.concatenate([[0], rows[:-1]]) for i, rows in targets.items()}
+        self._distances: dict[tuple[int, int], Overlap] = {}
+
+    def ring(self, i: int) -> Ring:
+        """Of a node whose readers all run in the segment."""
+        keep = kept_rows(self._program, i, self._program.readers[i], self._targets[i], self._begins)
+        transient = bool((keep[1:] >= self._begins[i][1:]).all())
+        return Ring(max(1, int((self._targets[i] - keep).max())), transient)
+
+    def overlaps(self, stop: int) -> list[Overlap]:
+        """Pairs that may share bytes when the segment ends at `stop`."""
+        results = [i for i in range(self._first, stop) if self._program.last_reader[i] >= stop]
+        return [self._overlap(below, above) for above in dying(self._program, self._first, stop) for below in results]
+
+    def _overlap(self, below: int, above: int) -> Overlap:
+        if (below, above) not in self._distances:
+            distance = overlap_distance(self._program, below, above, self._targets[below], self._begins)
+            self._distances[below, above] = Overlap(below, above, distance)
+        return self._distances[below, above]

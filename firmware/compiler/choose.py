@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from firmware.compiler.memory import PlanError
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import ScheduleError, layer_by_layer, patches, stream
 from firmware.compiler.search import Deployment, deploy, search_front
@@ -69,12 +68,9 @@ def _too_big(deployment: Deployment, budget: int, target: Target, front: Sequenc
 
 
 def peak_step(deployment: Deployment) -> int:
-    """The node during which most bytes are alive."""
-    lifetimes = deployment.scheduled.lifetimes
-    if not lifetimes:
-        raise PlanError("a program without tensors")
-    steps = range(len(deployment.scheduled.program.nodes))
-    return max(steps, key=lambda s: sum(t.size for t in lifetimes if t.first <= s < t.stop))
+    """The first node during which a buffer reaches the top of the arena."""
+    plan = deployment.plan
+    return min(t.first for t in deployment.scheduled.lifetimes if plan.offsets[t.node] + t.size == plan.arena_size)
 
 
 def peak_segment(deployment: Deployment) -> tuple[int, str]:

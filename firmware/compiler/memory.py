@@ -1,6 +1,8 @@
 """Where every buffer lives: lifetimes from a schedule, offsets from an allocator, and a checker that always runs.
 
-`plan_memory` knows intervals only, no operators; `check_plan` knows nothing of the allocator. Time is counted in nodes: a
+`plan_memory` knows intervals only, no operators; `check_plan` knows nothing of the allocator. A tensor that a segment reads
+for the last time dies from the top while a result of the segment grows from the top: an `Overlap` says how far apart the
+two must begin so that they may share bytes. Time is counted in nodes: a
 buffer alive during `[first, stop)` may be touched by those nodes' steps only. Inside a segment of several bands the steps
 run again and again, so what must survive a band is alive during the whole segment.
 """
@@ -9,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import Flow, Schedule, segment_flow
+from firmware.compiler.schedule import Flow, Rows, Schedule, kept_rows, segment_flow
 
 ALIGNMENT = 4  # kernels may load words
 
@@ -26,6 +30,19 @@ class Lifetime(NamedTuple):
     first: int
     stop: int
     size: int
+
+
+class Overlap(NamedTuple):
+    """Two buffers that live together may share bytes when `above` begins at least `distance` bytes after `below`."""
+
+    below: int  # node: written from its first byte on
+    above: int  # node: no longer needed from its first byte on
+    distance: int
+
+    def saving(self, sizes: Mapping[int, int]) -> int:
+        """Bytes that the closest legal placement saves against standing apart."""
+        below, above = sizes[self.below], sizes[self.above]
+        return max(0, below + above - max(below, max(self.distance, 0) + above))
 
 
 class Buffer(NamedTuple):
@@ -52,6 +69,7 @@ class ScheduledProgram:
     flows: tuple[Flow, ...]
     buffers: tuple[Buffer | None, ...]  # per node; None for sinks
     lifetimes: tuple[Lifetime, ...]
+    overlaps: tuple[Overlap, ...]
 
     @property
     def macs(self) -> int:
@@ -89,7 +107,38 @@ def apply_schedule(program: Program, schedule: Schedule) -> ScheduledProgram:
             first, stop = _alive(program, flow_of, i, buffer)
             size = buffer.rows * buffer.cols * program.nodes[i].shape.c
             lifetimes.append(Lifetime(i, first, stop, align(size)))
-    return ScheduledProgram(program, schedule, flows, tuple(buffers), tuple(lifetimes))
+    overlaps = tuple(o for flow in flows for o in overlaps_of(program, flow))
+    return ScheduledProgram(program, schedule, flows, tuple(buffers), tuple(lifetimes), overlaps)
+
+
+def overlaps_of(program: Program, flow: Flow) -> list[Overlap]:
+    """Pairs (result of the segment, tensor that it reads for the last time) that gain by sharing bytes."""
+    segment = flow.segment
+    if segment.columns > 1 or not segment.carry:
+        return []  # the next strip or band reads the tensor from further up again
+    begins = {i: flow.begin[:, i - segment.first] for i in segment.nodes}
+    targets = {i: flow.target[:, i - segment.first] for i in segment.nodes}
+    results = [i for i in flow.terminals if program.nodes[i].kind != "sink"]
+    found = [
+        Overlap(below, above, overlap_distance(program, below, above, targets[below], begins))
+        for above in dying(program, segment.first, segment.stop)
+        for below in results
+    ]
+    return [o for o in found if o.saving({i: program.nodes[i].size for i in (o.below, o.above)}) > 0]
+
+
+def dying(program: Program, first: int, stop: int) -> list[int]:
+    """Nodes before `first` whose last reader is one of [first, stop)."""
+    return [i for i in range(first) if first <= program.last_reader[i] < stop]
+
+
+def overlap_distance(program: Program, below: int, above: int, target: Rows, begins: Mapping[int, Rows]) -> int:
+    """Bytes of `below` written after a band less bytes of `above` dead before it, the most over all bands."""
+    nodes = program.nodes
+    readers = [r for r in program.readers[above] if r in begins]
+    whole = np.full(len(target), nodes[above].shape.h)
+    kept = kept_rows(program, above, readers, whole, begins)
+    return align(int((target * nodes[below].row_bytes - kept * nodes[above].row_bytes).max()))
 
 
 def align(size: int) -> int:
@@ -117,71 +166,90 @@ def _alive(program: Program, flow_of: Mapping[int, Flow], node: int, buffer: Buf
     return (node if made.once else made.segment.first), (reader + 1 if read.once else read.segment.stop)
 
 
-def lower_bound(lifetimes: Sequence[Lifetime]) -> int:
-    """Most bytes alive in any step."""
-    return max((sum(b.size for b in lifetimes if b.first <= a.first < b.stop) for a in lifetimes), default=0)
+def lower_bound(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ()) -> int:
+    """Most bytes alive in any step, all that overlaps could save taken off."""
+    sizes = {t.node: t.size for t in lifetimes}
+    most = 0
+    for step in {t.first for t in lifetimes}:
+        alive = {t.node for t in lifetimes if t.first <= step < t.stop}
+        saved = sum(o.saving(sizes) for o in overlaps if o.below in alive and o.above in alive)
+        most = max(most, sum(sizes[n] for n in alive) - saved, max(sizes[n] for n in alive))
+    return most
 
 
-def plan_memory(lifetimes: Sequence[Lifetime]) -> MemoryPlan:
+def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ()) -> MemoryPlan:
     """Place every buffer at the lowest offset that its contemporaries leave free; the best of several orders wins."""
-    bound = lower_bound(lifetimes)
+    bound = lower_bound(lifetimes, overlaps)
+    distances = {(o.below, o.above): o.distance for o in overlaps}
     orders = (
         lambda t: (-t.size, t.first),
         lambda t: (-(t.stop - t.first) * t.size, t.first),
         lambda t: (t.first, -t.size),
         lambda t: (-(t.stop - t.first), -t.size),
         lambda t: (-t.stop, -t.size),
+        lambda t: (-t.first, -t.size),
     )
-    best: dict[int, int] | None = None
-    best_size = 0
+    best: dict[int, int] = {}
+    best_size = sum(t.size for t in lifetimes) + 1
     for order in orders:
-        offsets = _first_fit(sorted(lifetimes, key=order))
-        size = max((offsets[t.node] + t.size for t in lifetimes), default=0)
-        if best is None or size < best_size:
+        offsets, size = _promote(sorted(lifetimes, key=order), distances, bound)
+        if size < best_size:
             best, best_size = offsets, size
-        if best_size == bound:
+        if best_size <= bound:
             break
-    best, best_size = _promote(lifetimes, best or {}, best_size, bound)
     return MemoryPlan(best, best_size, bound)
 
 
-def _promote(lifetimes: Sequence[Lifetime], offsets: dict[int, int], size: int, bound: int) -> tuple[dict[int, int], int]:
-    """Hill climbing: whoever sticks out at the top goes first in the next try. Deterministic, at most 200 tries."""
-    order = sorted(lifetimes, key=lambda t: (-t.size, t.first))
-    current, seen = offsets, set()
-    for _ in range(200):
-        if size <= bound or not order:
+def _promote(order: list[Lifetime], distances: Mapping[tuple[int, int], int], bound: int) -> tuple[dict[int, int], int]:
+    """Hill climbing from one order: whoever sticks out at the top goes first in the next try. At most 60 tries."""
+    best: dict[int, int] = {}
+    best_size, seen = 0, set()
+    for _ in range(60):
+        offsets = _first_fit(order, distances)
+        size = max((offsets[t.node] + t.size for t in order), default=0)
+        if not seen or size < best_size:
+            best, best_size = offsets, size
+        seen.add(tuple(t.node for t in order))
+        if best_size <= bound or not order:
             break
-        top = max(order, key=lambda t: (current[t.node] + t.size, t.node))
+        top = max(order, key=lambda t: (offsets[t.node] + t.size, t.node))
         order = [top, *(t for t in order if t.node != top.node)]
-        key = tuple(t.node for t in order)
-        if key in seen:
+        if tuple(t.node for t in order) in seen:
             break
-        seen.add(key)
-        current = _first_fit(order)
-        reached = max(current[t.node] + t.size for t in order)
-        if reached < size:
-            offsets, size = current, reached
-    return offsets, size
+    return best, best_size
 
 
-def _first_fit(order: Sequence[Lifetime]) -> dict[int, int]:
+def _first_fit(order: Sequence[Lifetime], distances: Mapping[tuple[int, int], int]) -> dict[int, int]:
     offsets: dict[int, int] = {}
     placed: list[Lifetime] = []
     for buffer in order:
+        taken = [
+            _forbidden(buffer, p, offsets[p.node], distances)
+            for p in placed
+            if p.first < buffer.stop and buffer.first < p.stop
+        ]
         offset = 0
-        taken = sorted((offsets[p.node], p.size) for p in placed if p.first < buffer.stop and buffer.first < p.stop)
-        for start, size in taken:
-            if start - offset >= buffer.size:
-                break
-            offset = max(offset, start + size)
+        while blockers := [high for low, high in taken if low < offset < high]:
+            offset = max(blockers)
         offsets[buffer.node] = offset
         placed.append(buffer)
     return offsets
 
 
-def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan) -> None:
-    """Raise PlanError unless every buffer is placed, aligned, inside the arena and apart from all that live beside it."""
+def _forbidden(buffer: Lifetime, placed: Lifetime, offset: int, distances: Mapping[tuple[int, int], int]) -> tuple[int, int]:
+    """(low, high): `buffer` may not begin strictly between, as `placed` begins at `offset`."""
+    low, high = offset - buffer.size, offset + placed.size
+    if (distance := distances.get((buffer.node, placed.node))) is not None:
+        low = max(low, offset - distance)
+    if (distance := distances.get((placed.node, buffer.node))) is not None:
+        high = min(high, offset + distance)
+    return low, high
+
+
+def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan, overlaps: Sequence[Overlap] = ()) -> None:
+    """Raise PlanError unless every buffer is placed, aligned, inside the arena and apart from all that live beside it, or
+    as far from them as their overlap asks."""
+    distances = {(o.below, o.above): o.distance for o in overlaps}
     for a in lifetimes:
         if a.node not in plan.offsets:
             raise PlanError(f"buffer of node {a.node} has no place")
@@ -192,6 +260,8 @@ def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan) -> None:
         for b in lifetimes[n + 1 :]:
             together = a.first < b.stop and b.first < a.stop
             x, y = plan.offsets[a.node], plan.offsets[b.node]
+            if y - x >= distances.get((a.node, b.node), a.size) or x - y >= distances.get((b.node, a.node), b.size):
+                continue
             if together and x < y + b.size and y < x + a.size:
                 raise PlanError(
                     f"buffers of nodes {a.node} [{x}, {x + a.size}) and {b.node} [{y}, {y + b.size}) overlap while alive"

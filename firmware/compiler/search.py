@@ -38,8 +38,8 @@ class Deployment:
 def deploy(program: Program, schedule: Schedule, max_candidates: int = 0) -> Deployment:
     """Place a schedule in memory and count its cost; the plan is checked, always."""
     scheduled = apply_schedule(program, schedule)
-    plan = plan_memory(scheduled.lifetimes)
-    check_plan(scheduled.lifetimes, plan)
+    plan = plan_memory(scheduled.lifetimes, scheduled.overlaps)
+    check_plan(scheduled.lifetimes, plan, scheduled.overlaps)
     return Deployment(scheduled, plan, estimate(scheduled, plan, max_candidates))
 
 

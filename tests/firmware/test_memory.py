@@ -5,9 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from firmware.compiler.execute import execute
+from firmware.compiler.graph import Shape
+from firmware.compiler.interpreter import Interpreter
 from firmware.compiler.memory import (
     Lifetime,
     MemoryPlan,
+    Overlap,
     PlanError,
     apply_schedule,
     check_plan,
@@ -17,7 +21,7 @@ from firmware.compiler.memory import (
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import Schedule, Segment, layer_by_layer
 from firmware.compiler.search import deploy, search_front
-from tests.firmware.graphs import detector_graph, random_graph
+from tests.firmware.graphs import Builder, detector_graph, random_graph, random_image, same_window
 
 INTERVALS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8), st.integers(1, 200)), min_size=1, max_size=25)
 
@@ -64,6 +68,41 @@ def test_layer_by_layer_peak_is_the_biggest_input_and_output_pair() -> None:
         for i in range(len(program.nodes))
     ]
     assert plan.lower_bound == max(alive)
+
+
+def test_overlapping_buffers_keep_their_distance() -> None:
+    lifetimes = [Lifetime(0, 0, 2, 100), Lifetime(1, 1, 3, 100)]
+    overlap = Overlap(below=1, above=0, distance=8)
+    plan = plan_memory(lifetimes, [overlap])
+    assert plan.arena_size == plan.lower_bound == 108 and plan.offsets[0] - plan.offsets[1] == 8
+    check_plan(lifetimes, plan, [overlap])
+    for offsets in ({0: 0, 1: 8}, {0: 4, 1: 0}):
+        with pytest.raises(PlanError, match="overlap"):
+            check_plan(lifetimes, MemoryPlan(offsets, 200, 108), [overlap])
+    with pytest.raises(PlanError, match="overlap"):
+        check_plan(lifetimes, plan)
+
+
+def residual_stage(blocks: int):
+    """Inverted residuals of one shape: each result may take the place of the map before it."""
+    b = Builder(np.random.default_rng(0), Shape(24, 24, 8))
+    last = b.conv("image", 8, same_window(b.shape("image"), 3))
+    for _ in range(blocks):
+        last = b.add(last, b.conv(b.depthwise(last, same_window(b.shape(last), 3)), 8, same_window(b.shape(last), 1)))
+    return b.graph((last,))
+
+
+def test_a_residual_stage_runs_in_one_map_and_some_rows() -> None:
+    graph = residual_stage(3)
+    program, interpreter = build_program(graph), Interpreter(graph)
+    cuts = [0, 2, 5, 8, 11, len(program.nodes)]
+    deployment = deploy(program, Schedule(tuple(Segment(a, b) for a, b in zip(cuts, cuts[1:], strict=False))))
+    row, whole = 24 * 8, 24 * 24 * 8
+    assert len(deployment.scheduled.overlaps) >= 3
+    assert deployment.plan.arena_size <= whole + 10 * row
+    frame = random_image(np.random.default_rng(1), graph)
+    for name, values in execute(deployment.scheduled, deployment.plan, frame, interpreter).items():
+        np.testing.assert_array_equal(values, interpreter.run(frame)[name])
 
 
 def test_segments_must_cover_the_program() -> None:
