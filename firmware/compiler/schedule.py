@@ -270,15 +270,15 @@ def layer_by_layer(program: Program) -> Schedule:
     return Schedule(tuple(Segment(i, i + 1, 1, node.shape.h, True) for i, node in enumerate(program.nodes)))
 
 
-def whole(program: Program, first: int) -> tuple[Segment, ...]:
-    """Layer by layer from node `first` on."""
-    return layer_by_layer(program).segments[first:]
+def in_place(program: Program, first: int) -> tuple[Segment, ...]:
+    """Layer by layer from node `first` on, by rows: a result may take the place of what dies under it."""
+    return tuple(Segment(i, i + 1) for i in range(first, len(program.nodes)))
 
 
 def stream(program: Program, stop: int | None = None) -> Schedule:
     """Nodes [0, stop) row by row with carry (line buffers), the rest layer by layer; all of them without `stop`."""
     stop = len(program.nodes) if stop is None else stop
-    return Schedule((Segment(0, stop, push=stop > 1), *whole(program, stop)))
+    return Schedule((Segment(0, stop, push=stop > 1), *in_place(program, stop)))
 
 
 def patches(program: Program, rows: int, columns: int, split: int) -> Schedule:
@@ -290,4 +290,4 @@ def patches(program: Program, rows: int, columns: int, split: int) -> Schedule:
     shape = program.nodes[reference_of(program, Segment(0, stop, carry=False))].shape
     if not (1 <= rows <= shape.h and 1 <= columns <= min(program.nodes[t].shape.w for t in terminals)):
         raise ScheduleError(f"{rows}x{columns} patches of a {shape.h}x{shape.w} stage output")
-    return Schedule((Segment(0, stop, columns, -(-shape.h // rows), False), *whole(program, stop)))
+    return Schedule((Segment(0, stop, columns, -(-shape.h // rows), False), *in_place(program, stop)))
