@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from detection import cli
+from datasets import cli
 from detection.draw import draw_detections
 from detection.pictures import find_pictures, load_picture, output_names, save_picture
 from detection.sources import NAMES, class_names, find_source, open_predictor, split_names

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from detection import cli
+from datasets import cli
 from detection.exporter import export, load_network
 from firmware.compiler.choose import check_schedule_text
 from firmware.compiler.target import load_target, parse_size

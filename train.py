@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
+from datasets import cli
 from datasets.cache import cache_dataset
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
-from detection import arch, cli, plots, runs
+from detection import arch, plots, runs
 from detection.config import load_config
 from detection.distributed import barrier, join_world, leave_world
 from detection.trainer import make_trainer

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from datasets import cli
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from datasets.dataset import Dataset
-from detection import cli, draw, results
+from detection import draw, results
 from detection.config import Config, load_config
 from detection.evaluate import Evaluation, Subset, evaluate_together, evenly_spaced
 from detection.exporter import Export, export, load_network

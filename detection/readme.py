@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detection import cli
+from datasets import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- table:(?P<name>[\w:.-]+) -->\n)(?P<old>.*?)(<!-- /table -->)", re.DOTALL)

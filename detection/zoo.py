@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import cli
 from datasets.strict import merge_overrides, parse
 from detection import arch as network
-from detection import cli, runs
+from detection import runs
 from detection.config import Config
 from detection.exporter import find_checkpoint
 from detection.readme import PROTOCOLS

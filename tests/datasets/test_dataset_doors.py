@@ -107,7 +107,7 @@ def test_shrink_refuses_a_foreign_folder(tmp_path: Path) -> None:
     ("error", "text"),
     [
         (DataError("a\n b"), "error: a b\n"),
-        (FileNotFoundError(2, "No such file", "x"), "error: [Errno 2] No such file: 'x'\n"),
+        (FileNotFoundError(2, "No such file", "x"), "error: x: No such file\n"),
         (KeyboardInterrupt(), "error: interrupted\n"),
     ],
 )

@@ -20,7 +20,7 @@ SCRIPT = """
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
 import train
-from detection import cli
+from datasets import cli
 from detection.trainer import Trainer
 
 fit = Trainer.fit

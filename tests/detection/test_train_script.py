@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train
-from detection import cli
+from datasets import cli
 from detection.checkpoint import load_checkpoint
 from detection.config import load_config
 from detection.runs import read_results, read_run, to_yaml
@@ -23,7 +23,8 @@ FILES = {"args.yaml", "results.csv", "results.png", "labels.jpg", "train_batch0.
 KILLED = """
 import os, signal, sys, torch
 import train
-from detection import checkpoint, cli
+from datasets import cli
+from detection import checkpoint
 
 save, saves = torch.save, []
 

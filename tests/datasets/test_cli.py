@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from detection import cli
+from datasets import cli
 
 
 def ends_with(main: Callable[[], int | None]) -> int:
@@ -54,6 +54,6 @@ def test_the_environment_brings_the_traceback_back(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_reader_that_went_away_is_no_error_message() -> None:
-    code = "from detection import cli\ncli.run(lambda: [print(i) for i in range(100000)] and 0)"
+    code = "from datasets import cli\ncli.run(lambda: [print(i) for i in range(100000)] and 0)"
     done = subprocess.run(f'{sys.executable} -c "{code}" | head -1', shell=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("0\n", "")
