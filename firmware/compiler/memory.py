@@ -7,6 +7,7 @@ buffer alive during `[first, stop)` may be touched by those nodes' steps only. I
 run again and again, so what must survive a band is alive during the whole segment.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -178,7 +179,7 @@ def lower_bound(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ())
 
 
 def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ()) -> MemoryPlan:
-    """Place every buffer at the lowest offset that its contemporaries leave free; the best of several orders wins."""
+    """Place every buffer at the lowest offset that its contemporaries leave free, in the best order that a local search finds."""
     bound = lower_bound(lifetimes, overlaps)
     distances = {(o.below, o.above): o.distance for o in overlaps}
     orders = (
@@ -189,34 +190,42 @@ def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ())
         lambda t: (-t.stop, -t.size),
         lambda t: (-t.first, -t.size),
     )
-    best: dict[int, int] = {}
-    best_size = sum(t.size for t in lifetimes) + 1
-    for order in orders:
-        offsets, size = _promote(sorted(lifetimes, key=order), distances, bound)
-        if size < best_size:
-            best, best_size = offsets, size
-        if best_size <= bound:
-            break
-    return MemoryPlan(best, best_size, bound)
+    best = min(
+        (_improve(*_placed(sorted(lifetimes, key=order), distances), distances, bound) for order in orders),
+        key=lambda found: found[0],
+    )
+    return MemoryPlan(best[1], best[0], bound)
 
 
-def _promote(order: list[Lifetime], distances: Mapping[tuple[int, int], int], bound: int) -> tuple[dict[int, int], int]:
-    """Hill climbing from one order: whoever sticks out at the top goes first in the next try. At most 60 tries."""
-    best: dict[int, int] = {}
-    best_size, seen = 0, set()
-    for _ in range(60):
-        offsets = _first_fit(order, distances)
-        size = max((offsets[t.node] + t.size for t in order), default=0)
-        if not seen or size < best_size:
-            best, best_size = offsets, size
-        seen.add(tuple(t.node for t in order))
-        if best_size <= bound or not order:
+IMPROVEMENTS = 150  # tries of the local search, an order
+
+
+def _placed(order: list[Lifetime], distances: Mapping[tuple[int, int], int]) -> tuple[int, dict[int, int], list[Lifetime]]:
+    offsets = _first_fit(order, distances)
+    return max((offsets[t.node] + t.size for t in order), default=0), offsets, order
+
+
+def _improve(
+    size: int, offsets: dict[int, int], order: list[Lifetime], distances: Mapping[tuple[int, int], int], bound: int
+) -> tuple[int, dict[int, int]]:
+    """Local search over orders: a buffer, more often than not one that reaches the top, moves to another turn; equal sizes
+    are accepted so that plateaus are crossed. The seed is fixed: the same lifetimes give the same plan."""
+    dice = random.Random(0)
+    best_size, best = size, offsets
+    for _ in range(IMPROVEMENTS):
+        if best_size <= bound or len(order) < 2:
             break
-        top = max(order, key=lambda t: (offsets[t.node] + t.size, t.node))
-        order = [top, *(t for t in order if t.node != top.node)]
-        if tuple(t.node for t in order) in seen:
-            break
-    return best, best_size
+        top = [n for n, t in enumerate(order) if offsets[t.node] + t.size == size]
+        moved = dice.choice(top) if dice.random() < 0.6 else dice.randrange(len(order))
+        turn = 0 if dice.random() < 0.3 else dice.randrange(moved or len(order))
+        changed = order[:moved] + order[moved + 1 :]
+        changed.insert(turn, order[moved])
+        found, placed, _ = _placed(changed, distances)
+        if found <= size:
+            size, offsets, order = found, placed, changed
+            if size < best_size:
+                best_size, best = size, offsets
+    return best_size, best
 
 
 def _first_fit(order: Sequence[Lifetime], distances: Mapping[tuple[int, int], int]) -> dict[int, int]:
