@@ -11,7 +11,7 @@ TEST_THREADS ?= 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint doctor readme clean
+.PHONY: help setup demo test lint doctor soak readme clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ lint: setup ## Check style (ruff) and the arrows between the rooms (import-linte
 
 doctor: ## Show what is installed, what is missing, and the way out (needs no set-up)
 	@if [ -x $(PYTHON_IN_VENV) ]; then $(PYTHON_IN_VENV) -m detection.doctor; else python3 -m detection.doctor; fi
+
+soak: setup ## Ten thousand random networks under random schedules: everywhere the same bytes (hours, resumable)
+	@$(PYTHON_IN_VENV) -m benchmarks.soak
 
 readme: setup ## Write the tables of README.md anew from the artefacts
 	@$(PYTHON_IN_VENV) -m detection.readme
