@@ -23,12 +23,11 @@ from detection.config import Config
 from detection.exporter import find_checkpoint
 from detection.readme import PROTOCOLS
 
-KEPT = ("results.csv", "results.png")  # the learning curve is part of a model
-
 
 def pack(run: Path, folder: Path, overrides: list[str]) -> None:
     """Write checkpoint.pt (averaged weights alone) and the curves of `run` into `folder`; overrides change its config."""
     from detection.checkpoint import load_detector, save_checkpoint
+    from detection.plots import results_plot
 
     path = find_checkpoint(run)
     _, checkpoint = load_detector(path)
@@ -37,9 +36,9 @@ def pack(run: Path, folder: Path, overrides: list[str]) -> None:
     bare = replace(checkpoint, config=config.as_dict(), model={}, optimizer={}, scaler={}, rng_state=None)
     save_checkpoint(folder / "checkpoint.pt", bare)
     runs.write_text(folder / "args.yaml", runs.to_yaml(config))
-    for name in KEPT:
-        if (run / name).is_file():
-            shutil.copyfile(run / name, folder / name)
+    if rows := runs.read_results(run / "results.csv", checkpoint.epoch):  # the learning curve is part of a model
+        shutil.copyfile(run / "results.csv", folder / "results.csv")
+        runs.write_bytes(folder / "results.png", results_plot(rows, config.name))
 
 
 def write_card(folder: Path) -> None:
@@ -120,6 +119,8 @@ def _chip(plan: dict[str, Any], verified: dict[str, Any]) -> list[str]:
         f"{', '.join(verified['agreeing'])}.",
         "",
         "![memory plan](plan.png)",
+        "",
+        "![learning curve](results.png)",
     ]
 
 
