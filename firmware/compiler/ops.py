@@ -5,16 +5,15 @@ input allows to compute, multiply-accumulates, bytes of constants, and the rules
 operator: its params in graph.py, one entry in RULES here (with its constraints in constraints.py), one kernel in
 kernels.py, one case each in tflite_read.py and tflite_write.py.
 
-Rows and columns are independent, so region arithmetic is one `Axis` each. All intervals are half-open.
+Rows and columns are independent, so region arithmetic is one `Axis` each, for each input. All intervals are half-open.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
-
-import numpy as np
+from typing import NamedTuple
 
 from firmware.compiler import constraints
+from firmware.compiler.axis import Axis, pixel_axis
 from firmware.compiler.graph import (
     Add,
     Conv2D,
@@ -31,61 +30,6 @@ from firmware.compiler.graph import (
     Window,
 )
 
-Position = TypeVar("Position", int, np.ndarray)  # one row (or column) number, or an integer array of them
-
-
-@dataclass(frozen=True)
-class Axis:
-    """How output positions of one operator depend on input positions, along rows or along columns.
-
-    Output o reads inputs [o * stride - pad_before, o * stride - pad_before + kernel), or o // factor when factor > 1;
-    positions outside of [0, size_in) are padding. Methods work elementwise on numpy integer arrays too.
-    """
-
-    size_in: int
-    size_out: int
-    kernel: int = 1
-    stride: int = 1
-    pad_before: int = 0
-    factor: int = 1
-
-    def start(self, out_lo: Position) -> Position:
-        """First input position of the window of output `out_lo`; may lie in the padding (negative)."""
-        return out_lo // self.factor * self.stride - self.pad_before
-
-    def stop(self, out_hi: Position) -> Position:
-        """One past the last input position that outputs before `out_hi` read; may lie in the padding."""
-        return (out_hi - 1) // self.factor * self.stride - self.pad_before + self.kernel
-
-    def in_lo(self, out_lo: Position) -> Position:
-        """`start`, clipped to the input: the first position that outputs from `out_lo` on really read."""
-        return _clip(self.start(out_lo), self.size_in)
-
-    def in_hi(self, out_hi: Position) -> Position:
-        """`stop`, clipped to the input; nothing (0) is needed for nothing (out_hi <= 0)."""
-        return _clip(self.stop(out_hi), self.size_in) * (out_hi > 0)
-
-    def computable(self, in_hi: Position) -> Position:
-        """How many leading outputs inputs [0, in_hi) suffice for: the largest m with self.in_hi(m) <= in_hi."""
-        whole = (in_hi + self.pad_before - self.kernel) // self.stride + 1
-        count = _clip(whole * self.factor, self.size_out)
-        return _where(in_hi >= self.size_in, self.size_out, count)
-
-
-def identity_axis(size: int) -> Axis:
-    """The axis of an elementwise operator: output o reads input o."""
-    return Axis(size, size)
-
-
-def _clip(value: Position, size: int) -> Position:
-    return np.minimum(np.maximum(value, 0), size) if isinstance(value, np.ndarray) else min(max(value, 0), size)
-
-
-def _where(condition: bool | np.ndarray, if_true: int, if_false: Position) -> Position:
-    return np.where(condition, if_true, if_false) if isinstance(condition, np.ndarray) else (
-        if_true if condition else if_false
-    )
-
 
 class Region(NamedTuple):
     """A rectangle of a feature map, rows [top, bottom) and columns [left, right)."""
@@ -101,9 +45,9 @@ class OpRules:
     """One operator kind. Functions of (params, ...) only; `dim` is 0 for rows, 1 for columns."""
 
     arity: int
-    output_shape: Callable[..., Shape]  # (params, input shape) -> Shape
-    axis: Callable[..., dict[str, int]]  # (params, dim) -> keywords of Axis
-    macs_per_pixel: Callable[..., int]  # (params, input shape) -> multiply-accumulates of one output (row, column)
+    output_shape: Callable[..., Shape]  # (params, input shapes) -> Shape
+    axis: Callable[..., Axis]  # (params, dim, input's size, output's size) -> Axis of one input
+    macs_per_pixel: Callable[..., int]  # (params, first input's shape) -> multiply-accumulates of one output (row, column)
     weights: Callable[..., Weights | None]  # params -> constants, None without
     constraints: tuple[constraints.Constraint, ...]
 
@@ -117,9 +61,13 @@ def _window_shape(window: Window, shape: Shape, channels: int) -> Shape:
     return Shape(_windowed(shape.h, window, 0), _windowed(shape.w, window, 1), channels)
 
 
-def _window_axis(params: Conv2D | DepthwiseConv2D | MaxPool2D, dim: int) -> dict[str, int]:
+def _window_axis(params: Conv2D | DepthwiseConv2D | MaxPool2D, dim: int, size_in: int, size_out: int) -> Axis:
     window = params.window
-    return {"kernel": window.kernel[dim], "stride": window.stride[dim], "pad_before": window.padding[dim]}
+    return Axis(size_in, size_out, window.kernel[dim], window.stride[dim], window.padding[dim])
+
+
+def _pixel_axis(params: Params, dim: int, size_in: int, size_out: int) -> Axis:
+    return pixel_axis(size_in, size_out)
 
 
 def constraint_output_shape(graph: Graph, op: Op) -> str | None:
@@ -140,7 +88,7 @@ _CONVOLUTION = (
 RULES: dict[type, OpRules] = {
     Conv2D: OpRules(
         arity=1,
-        output_shape=lambda p, shape: _window_shape(p.window, shape, p.weights.values.shape[0]),
+        output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], p.weights.values.shape[0]),
         axis=_window_axis,
         macs_per_pixel=lambda p, shape: p.weights.values.size,
         weights=lambda p: p.weights,
@@ -148,7 +96,7 @@ RULES: dict[type, OpRules] = {
     ),
     DepthwiseConv2D: OpRules(
         arity=1,
-        output_shape=lambda p, shape: _window_shape(p.window, shape, shape.c * p.multiplier),
+        output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], shapes[0].c * p.multiplier),
         axis=_window_axis,
         macs_per_pixel=lambda p, shape: p.weights.values.size,
         weights=lambda p: p.weights,
@@ -156,8 +104,8 @@ RULES: dict[type, OpRules] = {
     ),
     Add: OpRules(
         arity=2,
-        output_shape=lambda p, shape: shape,
-        axis=lambda p, dim: {},
+        output_shape=lambda p, shapes: shapes[0],
+        axis=_pixel_axis,
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(
@@ -169,7 +117,7 @@ RULES: dict[type, OpRules] = {
     ),
     MaxPool2D: OpRules(
         arity=1,
-        output_shape=lambda p, shape: _window_shape(p.window, shape, shape.c),
+        output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], shapes[0].c),
         axis=_window_axis,
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
@@ -182,10 +130,10 @@ RULES: dict[type, OpRules] = {
     ),
     ResizeNearest: OpRules(
         arity=1,
-        output_shape=lambda p, shape: Shape(
-            shape.h * p.factor[0] - p.crop[0], shape.w * p.factor[1] - p.crop[1], shape.c
+        output_shape=lambda p, shapes: Shape(
+            shapes[0].h * p.factor[0] - p.crop[0], shapes[0].w * p.factor[1] - p.crop[1], shapes[0].c
         ),
-        axis=lambda p, dim: {"factor": p.factor[dim]},
+        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, factor=p.factor[dim]),
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(
@@ -208,22 +156,19 @@ def rules(params: Params) -> OpRules:
 
 def output_shape(params: Params, inputs: list[Shape]) -> Shape:
     """Shape that the operator makes of its inputs' shapes."""
-    return rules(params).output_shape(params, inputs[0])
+    return rules(params).output_shape(params, inputs)
 
 
-def axes(graph: Graph, op: Op) -> tuple[Axis, Axis]:
-    """(rows, columns) of an operator; every input of it shares them."""
-    source, target = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    entry = rules(op.params)
-    return (
-        Axis(source.h, target.h, **entry.axis(op.params, 0)),
-        Axis(source.w, target.w, **entry.axis(op.params, 1)),
-    )
+def axes(graph: Graph, op: Op) -> tuple[tuple[Axis, Axis], ...]:
+    """(rows, columns) for each input of an operator."""
+    target, entry = graph.tensors[op.output].shape, rules(op.params)
+    sources = (graph.tensors[name].shape for name in op.inputs)
+    return tuple((entry.axis(op.params, 0, s.h, target.h), entry.axis(op.params, 1, s.w, target.w)) for s in sources)
 
 
-def input_region(graph: Graph, op: Op, out: Region) -> tuple[Region, Padding]:
-    """What of each input the output region reads: the part inside of the feature map, and the padding around it."""
-    rows, cols = axes(graph, op)
+def input_region(graph: Graph, op: Op, out: Region, position: int = 0) -> tuple[Region, Padding]:
+    """What of an input the output region reads: the part inside of the feature map, and the padding around it."""
+    rows, cols = axes(graph, op)[position]
     inside = Region(rows.in_lo(out.top), cols.in_lo(out.left), rows.in_hi(out.bottom), cols.in_hi(out.right))
     padding = Padding(
         inside.top - rows.start(out.top),

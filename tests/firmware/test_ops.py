@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware.compiler import ops
+from firmware.compiler.axis import Axis, whole_axis
 from firmware.compiler.graph import (
     Add,
     Clamp,
@@ -24,14 +25,17 @@ from firmware.compiler.graph import (
     Weights,
     Window,
 )
-from firmware.compiler.ops import Axis, Region
+from firmware.compiler.ops import Region
 from firmware.compiler.verify import verify
 from tests.firmware.graphs import Builder, detector_graph, graphs, same_window
 
 
 @st.composite
 def axes(draw) -> Axis:
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from(["window", "resize", "whole"]))
+    if kind == "whole":
+        return whole_axis(draw(st.integers(1, 12)), draw(st.integers(1, 12)))
+    if kind == "resize":
         size, factor = draw(st.integers(1, 12)), draw(st.integers(1, 4))
         return Axis(size, size * factor, factor=factor)
     kernel = draw(st.integers(1, 7))
