@@ -9,26 +9,40 @@ Rows and columns are independent, so region arithmetic is one `Axis` each, for e
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from firmware.compiler import constraints
-from firmware.compiler.axis import Axis, pixel_axis
+from firmware.compiler.axis import Axis, pixel_axis, whole_axis
 from firmware.compiler.graph import (
     Add,
+    AveragePool2D,
+    Concat,
     Conv2D,
     DepthwiseConv2D,
+    FullyConnected,
     Graph,
     GraphError,
+    Lookup,
     MaxPool2D,
+    Mean,
+    Mul,
     Op,
+    Pad,
     Padding,
     Params,
+    Reshape,
     ResizeNearest,
     Shape,
+    Slice,
+    Softmax,
+    Sub,
     Weights,
     Window,
 )
+
+ONE, TWO = (1, 1), (2, 2)
+MAX_INPUTS = 4  # SPEC.md
 
 
 class Region(NamedTuple):
@@ -44,7 +58,7 @@ class Region(NamedTuple):
 class OpRules:
     """One operator kind. Functions of (params, ...) only; `dim` is 0 for rows, 1 for columns."""
 
-    arity: int
+    arity: tuple[int, int]  # fewest and most inputs
     output_shape: Callable[..., Shape]  # (params, input shapes) -> Shape
     axis: Callable[..., Axis]  # (params, dim, input's size, output's size) -> Axis of one input
     macs_per_pixel: Callable[..., int]  # (params, first input's shape) -> multiply-accumulates of one output (row, column)
@@ -61,9 +75,17 @@ def _window_shape(window: Window, shape: Shape, channels: int) -> Shape:
     return Shape(_windowed(shape.h, window, 0), _windowed(shape.w, window, 1), channels)
 
 
-def _window_axis(params: Conv2D | DepthwiseConv2D | MaxPool2D, dim: int, size_in: int, size_out: int) -> Axis:
+def _window_axis(params: Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D, dim: int, size_in: int, size_out: int) -> Axis:
     window = params.window
     return Axis(size_in, size_out, window.kernel[dim], window.stride[dim], window.padding[dim])
+
+
+def _whole_axis(params: Params, dim: int, size_in: int, size_out: int) -> Axis:
+    return whole_axis(size_in, size_out)
+
+
+def _padded_shape(padding: Padding, shape: Shape) -> Shape:
+    return Shape(shape.h + padding.top + padding.bottom, shape.w + padding.left + padding.right, shape.c)
 
 
 def _pixel_axis(params: Params, dim: int, size_in: int, size_out: int) -> Axis:
@@ -85,9 +107,32 @@ _CONVOLUTION = (
     constraint_output_shape,
 )
 
+_ELEMENTWISE = (constraints.constraint_broadcast, constraints.constraint_clamp)
+_PAIR = OpRules(
+    arity=TWO,
+    output_shape=lambda p, shapes: Shape(*map(max, *shapes)),
+    axis=_pixel_axis,
+    macs_per_pixel=lambda p, shape: 0,
+    weights=lambda p: None,
+    constraints=(*_ELEMENTWISE, constraints.constraint_add_scales, constraint_output_shape),
+)
+_POOLING = OpRules(
+    arity=ONE,
+    output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], shapes[0].c),
+    axis=_window_axis,
+    macs_per_pixel=lambda p, shape: 0,
+    weights=lambda p: None,
+    constraints=(
+        constraints.constraint_geometry,
+        constraints.constraint_same_quantization,
+        constraints.constraint_clamp,
+        constraint_output_shape,
+    ),
+)
+
 RULES: dict[type, OpRules] = {
     Conv2D: OpRules(
-        arity=1,
+        arity=ONE,
         output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], p.weights.values.shape[0]),
         axis=_window_axis,
         macs_per_pixel=lambda p, shape: p.weights.values.size,
@@ -95,41 +140,63 @@ RULES: dict[type, OpRules] = {
         constraints=_CONVOLUTION,
     ),
     DepthwiseConv2D: OpRules(
-        arity=1,
+        arity=ONE,
         output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], shapes[0].c * p.multiplier),
         axis=_window_axis,
         macs_per_pixel=lambda p, shape: p.weights.values.size,
         weights=lambda p: p.weights,
         constraints=_CONVOLUTION,
     ),
-    Add: OpRules(
-        arity=2,
+    FullyConnected: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: Shape(1, 1, p.weights.values.shape[0]),
+        axis=_whole_axis,
+        macs_per_pixel=lambda p, shape: p.weights.values.size,
+        weights=lambda p: p.weights,
+        constraints=(
+            constraints.constraint_map_size,
+            constraints.constraint_weights,
+            constraints.constraint_clamp,
+            constraints.constraint_accumulator,
+            constraint_output_shape,
+        ),
+    ),
+    Add: _PAIR,
+    Sub: _PAIR,
+    Mul: replace(_PAIR, constraints=(*_ELEMENTWISE, constraints.constraint_product_scale, constraint_output_shape)),
+    MaxPool2D: _POOLING,
+    AveragePool2D: replace(_POOLING, constraints=(*_POOLING.constraints, constraints.constraint_usual_padding)),
+    Mean: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: Shape(1 if p.axes[0] else shapes[0].h, 1 if p.axes[1] else shapes[0].w, shapes[0].c),
+        axis=_pixel_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_mean, constraint_output_shape),
+    ),
+    Softmax: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: shapes[0],
+        axis=_pixel_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_softmax, constraint_output_shape),
+    ),
+    Lookup: OpRules(
+        arity=ONE,
         output_shape=lambda p, shapes: shapes[0],
         axis=_pixel_axis,
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(
-            constraints.constraint_same_shapes,
+            constraints.constraint_function,
             constraints.constraint_clamp,
-            constraints.constraint_add_scales,
-            constraint_output_shape,
-        ),
-    ),
-    MaxPool2D: OpRules(
-        arity=1,
-        output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], shapes[0].c),
-        axis=_window_axis,
-        macs_per_pixel=lambda p, shape: 0,
-        weights=lambda p: None,
-        constraints=(
-            constraints.constraint_geometry,
-            constraints.constraint_same_quantization,
-            constraints.constraint_clamp,
+            constraints.constraint_function_scales,
             constraint_output_shape,
         ),
     ),
     ResizeNearest: OpRules(
-        arity=1,
+        arity=ONE,
         output_shape=lambda p, shapes: Shape(
             shapes[0].h * p.factor[0] - p.crop[0], shapes[0].w * p.factor[1] - p.crop[1], shapes[0].c
         ),
@@ -141,6 +208,38 @@ RULES: dict[type, OpRules] = {
             constraints.constraint_same_quantization,
             constraint_output_shape,
         ),
+    ),
+    Concat: OpRules(
+        arity=(2, MAX_INPUTS),
+        output_shape=lambda p, shapes: Shape(shapes[0].h, shapes[0].w, sum(shape.c for shape in shapes)),
+        axis=_pixel_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_joinable, constraints.constraint_same_quantization, constraint_output_shape),
+    ),
+    Slice: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: p.shape,
+        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, pad_before=-p.start[dim]),
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_inside, constraints.constraint_same_quantization, constraint_output_shape),
+    ),
+    Pad: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: _padded_shape(p.padding, shapes[0]),
+        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, pad_before=p.padding[dim]),
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_padding, constraints.constraint_same_quantization, constraint_output_shape),
+    ),
+    Reshape: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: p.shape,
+        axis=_whole_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_same_size, constraints.constraint_same_quantization, constraint_output_shape),
     ),
 }
 
@@ -199,8 +298,10 @@ def parameter_bytes(op: Op) -> int:
 def verify_op(graph: Graph, op: Op) -> None:
     """Raise GraphError, in the words of the broken rule, when the operator may not stand in a graph."""
     entry = rules(op.params)
-    if len(op.inputs) != entry.arity:
-        raise GraphError(f"{op.kind} '{op.name}' has {len(op.inputs)} inputs, it takes {entry.arity}")
+    fewest, most = entry.arity
+    if not fewest <= len(op.inputs) <= most:
+        takes = str(most) if fewest == most else f"{fewest} to {most}"
+        raise GraphError(f"{op.kind} '{op.name}' has {len(op.inputs)} inputs, it takes {takes}")
     for constraint in entry.constraints:
         broken = constraint(graph, op)
         if broken:
@@ -210,8 +311,10 @@ def verify_op(graph: Graph, op: Op) -> None:
 
 def supported_operators() -> str:
     """The rules as Markdown, from the constraints' docstrings."""
-    lines = []
+    sections = []
     for kind, entry in RULES.items():
-        lines.append(f"### {kind.__name__}")
-        lines += [f"- {' '.join((constraint.__doc__ or '').split())}" for constraint in entry.constraints]
-    return "\n".join(lines) + "\n"
+        what = " ".join((kind.__doc__ or "").split())
+        rules_of_it = "\n".join(f"- {' '.join((rule.__doc__ or '').split())}" for rule in entry.constraints)
+        described = what and not what.startswith(f"{kind.__name__}(")  # a dataclass without words describes its fields
+        sections += [f"## {kind.__name__}", *([what] if described else []), rules_of_it]
+    return "\n\n".join(sections) + "\n"

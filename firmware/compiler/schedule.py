@@ -185,7 +185,9 @@ def _carried_rows(program: Program, segment: Segment, reference: int, terminals:
     targets = np.maximum.accumulate(np.stack([target[i] for i in segment.nodes], axis=1), axis=0)
     begins = np.vstack([np.zeros((1, targets.shape[1]), np.int64), targets[:-1]])
     begin_of = {i: begins[:, i - segment.first] for i in segment.nodes}
-    keeps = [kept_rows(program, _local_reads(program, segment, i), targets[:, i - segment.first], begin_of) for i in segment.nodes]
+    keeps = [
+        kept_rows(program, _local_reads(program, segment, i), targets[:, i - segment.first], begin_of) for i in segment.nodes
+    ]
     return begins, targets, np.stack(keeps, axis=1)
 
 

@@ -14,15 +14,16 @@ typedef struct tess_axis {
     int32_t factor;                 // of a resize, else 0
 } tess_axis_t;
 
-// The axis of sizes in and out whose other numbers are the node's. Elementwise kinds read one position where the sizes are
-// equal, and everything where they differ (a mean, a broadcast input).
+// The axis of sizes in and out whose other numbers are the node's. Most kinds read one position where the sizes are equal,
+// and everything where they differ (a mean, a broadcast input).
 static inline tess_axis_t tess_axis(const struct tess_node *node, int32_t in, int32_t out, uint8_t kernel, uint8_t stride,
-        uint8_t pad) {
+        uint8_t pad, uint16_t start) {
     tess_axis_t a = {in, out, 1, 1, 0, 0};
     switch (node->kind) {
     case TESS_CONV:
     case TESS_DEPTHWISE:
     case TESS_MAXPOOL:
+    case TESS_AVGPOOL:
         a.kernel = kernel;
         a.stride = stride;
         a.pad = pad;
@@ -30,20 +31,28 @@ static inline tess_axis_t tess_axis(const struct tess_node *node, int32_t in, in
     case TESS_RESIZE:
         a.factor = stride;
         break;
+    case TESS_PAD:
+        a.pad = pad;
+        break;
+    case TESS_SLICE:
+        a.pad = -(int32_t)start;
+        break;
     default:
-        a.kernel = in == out ? 1 : in;
-        a.stride = in == out ? 1 : 0;
+        if (in != out || node->kind == TESS_RESHAPE) {
+            a.kernel = in;
+            a.stride = 0;
+        }
         break;
     }
     return a;
 }
 
 static inline tess_axis_t tess_axis_rows(const struct tess_node *node, const struct tess_node *input) {
-    return tess_axis(node, input->h, node->h, node->kernel_h, node->stride_h, node->pad_top);
+    return tess_axis(node, input->h, node->h, node->kernel_h, node->stride_h, node->pad_top, node->start[0]);
 }
 
 static inline tess_axis_t tess_axis_cols(const struct tess_node *node, const struct tess_node *input) {
-    return tess_axis(node, input->w, node->w, node->kernel_w, node->stride_w, node->pad_left);
+    return tess_axis(node, input->w, node->w, node->kernel_w, node->stride_w, node->pad_left, node->start[1]);
 }
 
 static inline int32_t tess_clip(int32_t x, int32_t high) {
