@@ -73,7 +73,7 @@ def input_patch(graph: Graph, split: int) -> int:
         node = program.nodes[i]
         if node.kind != "op" or i not in needed:
             continue
-        side = (needed[i] - 1) * node.y.stride + node.y.kernel
+        side = (needed[i] - 1) * node.y[0].stride + node.y[0].kernel
         for j in node.inputs:
             needed[j] = max(needed.get(j, 0), side)
     return needed[0]
@@ -87,7 +87,7 @@ def paper_patches(graph: Graph, split: int) -> int:
     for i in range(last, 0, -1):
         node = program.nodes[i]
         for j in node.inputs:
-            sides[j] = max(sides.get(j, 0), (sides[i] - 1) * node.y.stride + node.y.kernel)
+            sides[j] = max(sides.get(j, 0), (sides[i] - 1) * node.y[0].stride + node.y[0].kernel)
     stage = 0
     for i in range(1, last + 1):
         node = program.nodes[i]

@@ -131,12 +131,13 @@ class _Push:
         ends = np.arange(1, nodes[first].shape.h + 1, dtype=np.int64)
         targets: dict[int, np.ndarray] = {first: ends}
         for i in range(first + 1, len(nodes)):
-            reached = [nodes[i].y.computable(targets[j]) for j in nodes[i].inputs if j in targets]
+            inputs = zip(nodes[i].inputs, nodes[i].y, strict=True)
+            reached = [y.computable(targets[j]) for j, y in inputs if j in targets]
             if reached:
                 targets[i] = np.minimum.reduce(reached)
         for i in reversed(range(first + 1, len(nodes))):
             if i not in targets:  # nothing of it waits for the first node: it is pulled by its readers
-                needs = [nodes[r].y.in_hi(targets[r]) for r in program.readers[i]]
+                needs = [y.in_hi(targets[r]) for r, y, _ in program.reads[i]]
                 targets[i] = np.maximum.reduce(needs) if needs else ends * nodes[i].shape.h // len(ends)
         self._targets = targets
         self._begins = {i: np.concatenate([[0], rows[:-1]]) for i, rows in targets.items()}
@@ -144,7 +145,7 @@ class _Push:
 
     def ring(self, i: int) -> Ring:
         """Of a node whose readers all run in the segment."""
-        keep = kept_rows(self._program, i, self._program.readers[i], self._targets[i], self._begins)
+        keep = kept_rows(self._program, self._program.reads[i], self._targets[i], self._begins)
         transient = bool((keep[1:] >= self._begins[i][1:]).all())
         return Ring(max(1, int((self._targets[i] - keep).max())), transient)
 

@@ -4,16 +4,19 @@ Each function takes (graph, op) and returns what breaks the rule, or None. `ops.
 they run in that order, so that a later rule may rely on an earlier one.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from firmware.compiler import requantize
-from firmware.compiler.graph import Conv2D, Graph, Op, Quantization
+from firmware.compiler import requantize, tables
+from firmware.compiler.graph import Conv2D, FullyConnected, Graph, Op, Padding, Quantization, same_padding
 
 Constraint = Callable[[Graph, Op], str | None]
 
-MAX_KERNEL, MAX_STRIDE, MAX_FACTOR = 64, 16, 16
+MAX_KERNEL, MAX_STRIDE, MAX_FACTOR = 16, 16, 16
+MAX_MEAN, MAX_CLASSES, MAX_SIDE = 1 << 22, 4095, 65_535
+LEAST_SCALE = 2.0**-24  # of functions that compute in fixed point
 
 
 def _input(graph: Graph, op: Op) -> Quantization:
@@ -25,7 +28,7 @@ def _output(graph: Graph, op: Op) -> Quantization:
 
 
 def constraint_geometry(graph: Graph, op: Op) -> str | None:
-    """Kernel sides are 1 to 64, strides 1 to 16, and padding is at least 0 and less than the kernel on each side."""
+    """Kernel sides are 1 to 16, strides 1 to 16, and padding is at least 0 and less than the kernel on each side."""
     window = op.params.window
     kernel, stride, padding = window.kernel, window.stride, window.padding
     if not all(1 <= side <= MAX_KERNEL for side in kernel):
@@ -46,9 +49,11 @@ def constraint_weights(graph: Graph, op: Op) -> str | None:
     int32 bias per output channel."""
     params, weights = op.params, op.params.weights
     channels = graph.tensors[op.inputs[0]].shape.c
-    if isinstance(params, Conv2D):
+    shape = graph.tensors[op.inputs[0]].shape
+    if isinstance(params, Conv2D | FullyConnected):
         count = weights.values.shape[0] if weights.values.ndim else 0
-        expected: tuple[int, ...] = (count, *params.window.kernel, channels)
+        kernel = params.window.kernel if isinstance(params, Conv2D) else shape[:2]
+        expected: tuple[int, ...] = (count, *kernel, channels)
     else:
         if params.multiplier < 1:
             return f"depth multiplier {params.multiplier}"
@@ -78,10 +83,10 @@ def constraint_clamp(graph: Graph, op: Op) -> str | None:
 def constraint_accumulator(graph: Graph, op: Op) -> str | None:
     """Accumulators fit in int32 for every picture, also after the left shift of a requantising factor above 1."""
     weights, quant = op.params.weights, _input(graph, op)
-    summed = tuple(range(1, 4)) if isinstance(op.params, Conv2D) else (0, 1)
+    summed = tuple(range(1, 4)) if isinstance(op.params, Conv2D | FullyConnected) else (0, 1)
     largest = max(127 - quant.zero_point, quant.zero_point + 128)
     bound = np.abs(weights.values.astype(np.int64)).sum(axis=summed) * largest + np.abs(weights.bias.astype(np.int64))
-    reals = requantize.channel_multipliers(quant.scale, weights.scales, _output(graph, op).scale)
+    reals = requantize.accumulator_multipliers(op.params, quant.scale, _output(graph, op).scale)
     if not (reals < 2.0**31).all():
         return f"requantising factor {reals.max():.3g}"
     left = np.maximum(requantize.quantize_multipliers(reals)[1], 0)
@@ -91,10 +96,24 @@ def constraint_accumulator(graph: Graph, op: Op) -> str | None:
     return None
 
 
-def constraint_same_shapes(graph: Graph, op: Op) -> str | None:
-    """Both inputs have the same shape: nothing is broadcast."""
+def constraint_map_size(graph: Graph, op: Op) -> str | None:
+    """The feature map that is read has at most 16 rows and 16 columns."""
+    shape = graph.tensors[op.inputs[0]].shape
+    return None if max(shape[:2]) <= MAX_KERNEL else f"{shape.h}x{shape.w}"
+
+
+def constraint_broadcast(graph: Graph, op: Op) -> str | None:
+    """Rows, columns and channels of the two inputs are equal in number, or one of the inputs has 1, which then serves all."""
     first, second = (graph.tensors[name].shape for name in op.inputs)
-    return None if first == second else f"{tuple(first)} and {tuple(second)}"
+    fits = all(a == b or min(a, b) == 1 for a, b in zip(first, second, strict=True))
+    return None if fits else f"{tuple(first)} and {tuple(second)}"
+
+
+def constraint_product_scale(graph: Graph, op: Op) -> str | None:
+    """The product of the input scales is less than 2**14 times the output scale."""
+    first, second = (graph.tensors[name].quant.scale for name in op.inputs)
+    ratio = first * second / _output(graph, op).scale
+    return None if ratio < 2**14 else f"{ratio:.3g} times"
 
 
 def constraint_add_scales(graph: Graph, op: Op) -> str | None:
@@ -105,11 +124,12 @@ def constraint_add_scales(graph: Graph, op: Op) -> str | None:
 
 
 def constraint_same_quantization(graph: Graph, op: Op) -> str | None:
-    """Input and output share one scale and zero point."""
-    before, after = _input(graph, op), _output(graph, op)
-    if before == after:
-        return None
-    return f"{before.scale:.6g}, {before.zero_point} becomes {after.scale:.6g}, {after.zero_point}"
+    """Inputs and output share one scale and zero point."""
+    after = _output(graph, op)
+    for before in (graph.tensors[name].quant for name in op.inputs):
+        if before != after:
+            return f"{before.scale:.6g}, {before.zero_point} becomes {after.scale:.6g}, {after.zero_point}"
+    return None
 
 
 def constraint_factor(graph: Graph, op: Op) -> str | None:
@@ -127,3 +147,93 @@ def constraint_factor(graph: Graph, op: Op) -> str | None:
         if not np.array_equal(np.floor(out.astype(np.float32) * scale).astype(np.int64), out // side):
             return f"{size} by {side} less {less}"
     return None
+
+
+def constraint_usual_padding(graph: Graph, op: Op) -> str | None:
+    """Padding is none, or what TensorFlow's SAME means: a .tflite can say nothing else for an average."""
+    window = op.params.window
+    usual = same_padding(graph.tensors[op.inputs[0]].shape, window.kernel, window.stride)
+    return None if window.padding in (Padding(), usual) else f"{tuple(window.padding)}, SAME is {tuple(usual)}"
+
+
+def constraint_mean(graph: Graph, op: Op) -> str | None:
+    """The mean is taken over rows, columns or both, of at most 2**22 values, and 2**22 times the output scale is more than
+    the input scale times the number of values."""
+    shape, axes = graph.tensors[op.inputs[0]].shape, op.params.axes
+    if not any(axes):
+        return "over neither"
+    count = math.prod(size for size, summed in zip(shape, axes, strict=False) if summed)
+    if count > MAX_MEAN:
+        return f"{count} values"
+    ratio = _input(graph, op).scale / _output(graph, op).scale
+    return None if ratio * count < 2**22 else f"{ratio:.3g} times, {count} values"
+
+
+def constraint_softmax(graph: Graph, op: Op) -> str | None:
+    """The input has at most 4,095 channels, beta times its scale is at least 2**-24 and less than 32, and the output has scale
+    1/256 and zero point -128."""
+    quant, factor = _input(graph, op), float(np.float32(op.params.beta)) * _input(graph, op).scale
+    if graph.tensors[op.inputs[0]].shape.c > MAX_CLASSES:
+        return f"{graph.tensors[op.inputs[0]].shape.c} channels"
+    if not LEAST_SCALE <= factor < 32:
+        return f"beta {op.params.beta} and scale {quant.scale:.3g}"
+    return None if _output(graph, op) == tables.SOFTMAX_QUANTIZATION else f"{_output(graph, op)}"
+
+
+def constraint_function(graph: Graph, op: Op) -> str | None:
+    """The function is RELU, RELU6, LEAKY_RELU, HARD_SWISH, LOGISTIC, TANH or QUANTIZE, or ADD, SUB or MUL with one int8 constant
+    for all values."""
+    operand = op.params.operand
+    if operand is None:
+        return None if op.params.function in tables.FUNCTIONS else op.params.function
+    if op.params.function not in tables.PAIRS or not -128 <= operand.value <= 127:
+        return f"{op.params.function} with {operand.value}"
+    scale = operand.quant.scale
+    good = np.isfinite(scale) and scale > 0 and float(np.float32(scale)) == scale and -128 <= operand.quant.zero_point <= 127
+    return None if good else f"a constant with {operand.quant}"
+
+
+def constraint_function_scales(graph: Graph, op: Op) -> str | None:
+    """RELU6 changes neither scale nor zero point; LOGISTIC makes scale 1/256, zero point -128 and TANH 1/128, 0, both of input
+    scales from 2**-24 to 2**3; other functions scale by less than 2**14, HARD_SWISH by at most 2**7, and sums with a constant
+    have scales less than 2**19 times the output scale."""
+    params, before, after = op.params, _input(graph, op), _output(graph, op)
+    ratio = before.scale / after.scale
+    if params.function in tables.OUTPUT_QUANTIZATION:
+        if after != tables.OUTPUT_QUANTIZATION[params.function]:
+            return f"{params.function} makes {after}"
+        return None if LEAST_SCALE <= before.scale <= 8 else f"{params.function} of scale {before.scale:.3g}"
+    if params.function == "RELU6" and before != after:
+        return f"{before} becomes {after}"
+    limit = {"HARD_SWISH": 128 * 0.999, "ADD": 2**19, "SUB": 2**19}.get(params.function, 2**14)
+    factors = [ratio, ratio * abs(params.alpha)]
+    if params.operand is not None:
+        scale = params.operand.quant.scale
+        factors = [ratio * scale] if params.function == "MUL" else [ratio, scale / after.scale]
+    return None if max(factors) < limit else f"{params.function} scales by {max(factors):.3g}"
+
+
+def constraint_joinable(graph: Graph, op: Op) -> str | None:
+    """All inputs have the same rows and columns."""
+    sizes = [graph.tensors[name].shape[:2] for name in op.inputs]
+    return None if len(set(sizes)) == 1 else " and ".join(f"{h}x{w}" for h, w in sizes)
+
+
+def constraint_inside(graph: Graph, op: Op) -> str | None:
+    """The part that is taken lies inside of the input and is not empty."""
+    shape, start, taken = graph.tensors[op.inputs[0]].shape, op.params.start, op.params.shape
+    inside = all(0 <= a and n >= 1 and a + n <= size for a, n, size in zip(start, taken, shape, strict=True))
+    return None if inside else f"{tuple(taken)} from {tuple(start)} of {tuple(shape)}"
+
+
+def constraint_padding(graph: Graph, op: Op) -> str | None:
+    """Padding is at least 0 on each side and at most 255 above and to the left, and its value is an int8."""
+    padding, value = op.params.padding, op.params.value
+    good = min(padding) >= 0 and max(padding.top, padding.left) <= 255 and max(padding) < MAX_SIDE // 2 and -128 <= value <= 127
+    return None if good else f"{tuple(padding)} of {value}"
+
+
+def constraint_same_size(graph: Graph, op: Op) -> str | None:
+    """Input and output have the same number of values."""
+    shape = graph.tensors[op.inputs[0]].shape
+    return None if shape.size == op.params.shape.size else f"{tuple(shape)} and {tuple(op.params.shape)}"

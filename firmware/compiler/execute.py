@@ -64,15 +64,15 @@ class _Execution:
         if node.kind == "source":
             self._write(i, rows, cols, self.frame[rows[0] : rows[1], cols[0] : cols[1]])
             return
-        top, bottom = node.y.in_lo(rows[0]), node.y.in_hi(rows[1])
-        left, right = node.x.in_lo(cols[0]), node.x.in_hi(cols[1])
-        inputs = [self._read(j, (top, bottom), (left, right)) for j in node.inputs]
+        tops = [(y.in_lo(rows[0]), y.in_hi(rows[1])) for y in node.y]
+        sides = [(x.in_lo(cols[0]), x.in_hi(cols[1])) for x in node.x]
+        inputs = [self._read(*piece) for piece in zip(node.inputs, tops, sides, strict=True)]
         if node.kind == "sink":
             names = [self._tensor_name(j) for j in node.inputs]
             for name, piece in zip(names, inputs, strict=True):
                 self.outputs[name][rows[0] : rows[1], cols[0] : cols[1]] = piece
             return
-        origins = [(top, left)] * len(inputs)
+        origins = [(top, left) for (top, _), (left, _) in zip(tops, sides, strict=True)]
         self._write(i, rows, cols, self.interpreter.compute(node.op, inputs, origins, rows, cols))
 
     def _tensor_name(self, i: int) -> str:

@@ -36,6 +36,16 @@ class Padding(NamedTuple):
     right: int = 0
 
 
+def same_padding(shape: Shape, kernel: tuple[int, int], stride: tuple[int, int]) -> Padding:
+    """What TensorFlow's SAME means for this input: the odd row or column goes after."""
+    before, after = [], []
+    for size, k, s in zip(shape, kernel, stride, strict=False):
+        total = max(0, (-(-size // s) - 1) * s + k - size)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return Padding(before[0], before[1], after[0], after[1])
+
+
 @dataclass(frozen=True)
 class Quantization:
     """real = scale * (q - zero_point), one scale and zero point a tensor."""
@@ -98,7 +108,30 @@ class DepthwiseConv2D:
 
 
 @dataclass(frozen=True)
+class FullyConnected:
+    """Every output channel reads the whole feature map; the output is (1, 1, c_out).
+
+    Weights are those of a convolution whose kernel is as large as the map: (c_out, h, w, c_in).
+    """
+
+    weights: Weights
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
 class Add:
+    """Elementwise, like Sub and Mul: where one input has 1 row, column or channel, that one serves all."""
+
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class Sub:
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class Mul:
     clamp: Clamp
 
 
@@ -108,6 +141,51 @@ class MaxPool2D:
 
     window: Window
     clamp: Clamp
+
+
+@dataclass(frozen=True)
+class AveragePool2D:
+    """The average of what lies inside of the picture. Input and output share one Quantization."""
+
+    window: Window
+    clamp: Clamp
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over all rows, all columns, or both; (h, w, c) becomes 1 long there."""
+
+    axes: tuple[bool, bool]  # rows, columns
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Over the channels of each pixel."""
+
+    beta: float = 1.0
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A constant as the other input of an Add, Sub or Mul: int8 `value` that stands for a real number."""
+
+    value: int
+    quant: Quantization
+    first: bool = False  # constant - x instead of x - constant
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A function of each value alone: 256 answers, made by `tables.lookup_table`.
+
+    `function` is "RELU", "RELU6", "LEAKY_RELU" (with `alpha`), "HARD_SWISH", "LOGISTIC", "TANH", "QUANTIZE" (to another scale
+    and zero point), or "ADD", "SUB", "MUL" with a constant `operand`.
+    """
+
+    function: str
+    alpha: float = 0.0
+    operand: Operand | None = None
+    clamp: Clamp = Clamp()
 
 
 @dataclass(frozen=True)
@@ -122,7 +200,52 @@ class ResizeNearest:
     crop: tuple[int, int] = (0, 0)
 
 
-Params = Conv2D | DepthwiseConv2D | Add | MaxPool2D | ResizeNearest
+@dataclass(frozen=True)
+class Concat:
+    """Channels of the inputs one behind the other; all share one Quantization."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The part of a feature map that starts at `start` (row, column, channel) and has `shape`."""
+
+    start: tuple[int, int, int]
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Rows and columns of one value around a feature map; what convolutions and maxima can pad by themselves needs none."""
+
+    padding: Padding
+    value: int
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same bytes (row by row, channels innermost) as another (h, w, c)."""
+
+    shape: Shape
+
+
+Params = (
+    Conv2D
+    | DepthwiseConv2D
+    | FullyConnected
+    | Add
+    | Sub
+    | Mul
+    | MaxPool2D
+    | AveragePool2D
+    | Mean
+    | Softmax
+    | Lookup
+    | ResizeNearest
+    | Concat
+    | Slice
+    | Pad
+    | Reshape
+)
 
 
 @dataclass(frozen=True)

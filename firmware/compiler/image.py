@@ -3,14 +3,36 @@
 import struct
 import zlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
+from firmware.compiler import tables
 from firmware.compiler.decode import DecodeSpec
-from firmware.compiler.graph import Add, Conv2D, DepthwiseConv2D, MaxPool2D, Op, ResizeNearest
+from firmware.compiler.graph import (
+    Add,
+    AveragePool2D,
+    Concat,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Lookup,
+    MaxPool2D,
+    Mean,
+    Mul,
+    Op,
+    Pad,
+    Reshape,
+    ResizeNearest,
+    Shape,
+    Slice,
+    Softmax,
+    Sub,
+)
 from firmware.compiler.interpreter import Interpreter
+from firmware.compiler.kernels_pixel import mean_count
 from firmware.compiler.program import Program
-from firmware.compiler.requantize import Addition, channel_multipliers, quantize_multipliers
+from firmware.compiler.requantize import Addition, accumulator_multipliers, mean_multiplier, quantize_multipliers
 from firmware.compiler.schedule import reference_of
 from firmware.compiler.search import Deployment
 
@@ -18,7 +40,26 @@ MAGIC, VERSION, ISA_REFERENCE = b"TESS", 1, 0
 HEADER_BYTES, NODE_BYTES = 96, 64
 PAD_BYTE = 114
 SELFTEST_SEED = 0x7E55E7A
-KINDS = {"source": 0, Conv2D: 1, DepthwiseConv2D: 2, Add: 3, MaxPool2D: 4, ResizeNearest: 5, "sink": 6}
+KINDS = {
+    "source": 0,
+    Conv2D: 1,
+    FullyConnected: 1,  # a convolution whose kernel is the whole map
+    DepthwiseConv2D: 2,
+    Add: 3,
+    MaxPool2D: 4,
+    ResizeNearest: 5,
+    "sink": 6,
+    AveragePool2D: 7,
+    Mean: 8,
+    Softmax: 9,
+    Lookup: 10,
+    Mul: 11,
+    Sub: 12,
+    Concat: 13,
+    Slice: 14,
+    Pad: 15,
+    Reshape: 16,
+}
 FLAG_SEQUENTIAL = 1
 NONE = 0xFFFF
 
@@ -107,61 +148,98 @@ def _node(deployment: Deployment, index: int, data: _Data) -> bytes:
     op = None if node.op is None else graph.ops[node.op]
     tensor = graph.tensors[graph.input if op is None else op.output] if node.kind != "sink" else None
     buffer = deployment.scheduled.buffers[index]
-    kernel, stride, pad, clamp, multiplier = _geometry(op)
+    shape = node.shape if op is None else graph.tensors[op.inputs[0]].shape
+    geometry = _geometry(op, shape)
     inputs = [*node.inputs, *[NONE] * (4 - len(node.inputs))]
     return struct.pack(
-        "<4B4H3H3b7BI2Hf4I2I",
+        "<4B4H3H3b6BbI2Hf4I4H",
         KINDS[node.kind if op is None else type(op.params)],
         len(node.inputs),
         1 if buffer is not None and buffer.materialised else 0,
-        multiplier,
+        geometry.multiplier,
         *inputs,
         *node.shape,
         0 if tensor is None else tensor.quant.zero_point,
-        *clamp,
-        *kernel,
-        *stride,
-        *pad,
-        0,
+        *geometry.clamp,
+        *geometry.kernel,
+        *geometry.stride,
+        *geometry.pad,
+        geometry.fill,
         0 if buffer is None else deployment.plan.offsets[index],
         0 if buffer is None else buffer.rows,
         0 if buffer is None else buffer.cols,
         0.0 if tensor is None else tensor.quant.scale,
         *_constants(program, op, data),
-        0,
+        *geometry.start,
         0,
     )
 
 
-def _geometry(op: Op | None) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int], int]:
-    """(kernel, stride, pad before, clamp, depthwise multiplier) as a node states them."""
+class _Geometry(NamedTuple):
+    """What a node states about its window, or what stands in its place."""
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)  # before
+    clamp: tuple[int, int] = (-128, 127)
+    multiplier: int = 0
+    fill: int = 0
+    start: tuple[int, int, int] = (0, 0, 0)
+
+
+def _geometry(op: Op | None, source: Shape) -> _Geometry:
+    """`source` is the shape of the operator's first input."""
     params = None if op is None else op.params
-    one = (1, 1)
     match params:
-        case Conv2D() | DepthwiseConv2D() | MaxPool2D():
-            window, clamp = params.window, params.clamp
+        case Conv2D() | DepthwiseConv2D() | MaxPool2D() | AveragePool2D():
+            window, clamp = params.window, (params.clamp.low, params.clamp.high)
             multiplier = params.multiplier if isinstance(params, DepthwiseConv2D) else 0
-            return window.kernel, window.stride, window.padding[:2], (clamp.low, clamp.high), multiplier
-        case Add():
-            return one, one, (0, 0), (params.clamp.low, params.clamp.high), 0
+            return _Geometry(window.kernel, window.stride, window.padding[:2], clamp, multiplier)
+        case FullyConnected():
+            return _Geometry(source[:2], clamp=(params.clamp.low, params.clamp.high))
+        case Add() | Sub() | Mul():
+            return _Geometry(clamp=(params.clamp.low, params.clamp.high))
         case ResizeNearest():
-            return one, params.factor, (0, 0), (-128, 127), 0
-    return one, one, (0, 0), (-128, 127), 0
+            return _Geometry(stride=params.factor)
+        case Slice():
+            return _Geometry(start=params.start)
+        case Pad():
+            return _Geometry(pad=params.padding[:2], fill=params.value)
+    return _Geometry()
 
 
 def _constants(program: Program, op: Op | None, data: _Data) -> tuple[int, int, int, int]:
     """Offsets of (weights, bias, multipliers, shifts); 0 where there are none."""
     if op is None:
         return 0, 0, 0, 0
-    tensors, out = program.graph.tensors, program.graph.tensors[op.output].quant
-    if isinstance(op.params, Add):
-        scales = [tensors[name].quant.scale for name in op.inputs]
-        sums = Addition.build(*scales, out.scale)
-        return data.put(struct.pack("<7i", *sums.first, *sums.second, *sums.out, sums.left_shift)), 0, 0, 0
-    if not isinstance(op.params, Conv2D | DepthwiseConv2D):
-        return 0, 0, 0, 0
-    weights = op.params.weights
-    reals = channel_multipliers(tensors[op.inputs[0]].quant.scale, weights.scales, out.scale)
+    if isinstance(op.params, Conv2D | DepthwiseConv2D | FullyConnected):
+        return _weights(program, op, data)
+    numbers = _numbers(program, op)
+    return (0 if numbers is None else data.put(numbers)), 0, 0, 0
+
+
+def _numbers(program: Program, op: Op) -> bytes | None:
+    """What stands in the place of weights, None when there is nothing."""
+    sources = [program.graph.tensors[name] for name in op.inputs]
+    quants, out = [tensor.quant for tensor in sources], program.graph.tensors[op.output].quant
+    match op.params:
+        case Add() | Sub():
+            sums = Addition.build(*(quant.scale for quant in quants), out.scale)
+            return struct.pack("<7i", *sums.first, *sums.second, *sums.out, sums.left_shift)
+        case Mul():
+            return struct.pack("<2i", *tables.product_multiplier(*quants, out))
+        case Mean():
+            return struct.pack("<2i", *mean_multiplier(mean_count(op.params, sources[0].shape), quants[0].scale, out.scale))
+        case Softmax():
+            return tables.softmax_table(op.params.beta, quants[0].scale).astype("<i4").tobytes()
+        case Lookup():
+            return tables.lookup_table(op.params, quants[0], out).tobytes()
+    return None
+
+
+def _weights(program: Program, op: Op, data: _Data) -> tuple[int, int, int, int]:
+    tensors, weights = program.graph.tensors, op.params.weights
+    reals = accumulator_multipliers(op.params, tensors[op.inputs[0]].quant.scale, tensors[op.output].quant.scale)
     multipliers, shifts = quantize_multipliers(reals)
     return (
         data.put(weights.values.astype(np.int8).tobytes()),

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from firmware.compiler import kernels, ops
+from firmware.compiler.axis import Axis
 from firmware.compiler.graph import Graph
-from firmware.compiler.ops import Axis
 from firmware.compiler.verify import verify
 
 Span = tuple[int, int]  # half-open
@@ -42,10 +42,9 @@ class Interpreter:
         out = np.empty((out_rows[1] - out_rows[0], out_cols[1] - out_cols[0], channels), np.int8)
         if out.size == 0:
             return out
-        rows, cols = self._axes[op_index]
         windows = [
-            _window(array, origin, rows, cols, out_rows, out_cols, kernel.fill, f"{op.kind} '{op.name}'")
-            for array, origin in zip(inputs, origins, strict=True)
+            _window(array, origin, *axes, out_rows, out_cols, kernel.fill, f"{op.kind} '{op.name}'")
+            for array, origin, axes in zip(inputs, origins, self._axes[op_index], strict=True)
         ]
         kernel(windows, (out_rows[0], out_cols[0]), out)
         return out

@@ -1,6 +1,8 @@
 """Two outside runtimes that say whether our int8 arithmetic is TFLite's: LiteRT's reference kernels and TFLM.
 
-Both are optional packages, imported when used. LiteRT's default kernels (XNNPACK) round differently and judge nothing.
+Both are optional packages, imported when used. LiteRT's default kernels (XNNPACK) round differently and judge nothing. Its
+reference kernels differ from TFLM's in two places: FULLY_CONNECTED goes through a matrix library that rounds once, not twice, and
+LOGISTIC of a coarse input is exact where TFLM saturates. There TFLM alone judges, and LiteRT what comes before: `litert_part`.
 TFLM ends the process when it dislikes a model, so it runs in a process of its own unless told otherwise.
 """
 
@@ -9,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from firmware.compiler.graph import FullyConnected, Graph, Lookup, Op
 from firmware.compiler.tflite import read_tflite
 
 Judge = Callable[[bytes, np.ndarray], list[np.ndarray]]
@@ -21,6 +25,33 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 class JudgeError(ValueError):
     """An outside runtime is missing, refuses the model, or dies on it."""
+
+
+def litert_part(graph: Graph) -> Graph | None:
+    """The network without operators that LiteRT computes differently and what depends on them; it ends in what those read.
+    The same graph when there are none, None when nothing remains."""
+    lost: set[str] = set()
+    for op in graph.ops:
+        if _differs_in_litert(graph, op) or not lost.isdisjoint(op.inputs):
+            lost.add(op.output)
+    if not lost:
+        return graph
+    read = {name for op in graph.ops if op.output in lost for name in op.inputs}
+    ends = [op.output for op in graph.ops if op.output not in lost and op.output in read.union(graph.outputs)]
+    if not ends:
+        return None
+    needed = set(ends)
+    for op in reversed(graph.ops):
+        if op.output in needed:
+            needed.update(op.inputs)
+    kept = tuple(op for op in graph.ops if op.output in needed)
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name in needed}
+    return replace(graph, tensors=tensors, ops=kept, outputs=tuple(ends))
+
+
+def _differs_in_litert(graph: Graph, op: Op) -> bool:
+    logistic = isinstance(op.params, Lookup) and op.params.function == "LOGISTIC"
+    return isinstance(op.params, FullyConnected) or (logistic and graph.tensors[op.inputs[0]].quant.scale >= 2)
 
 
 def run_litert_ref(model: bytes, image: np.ndarray) -> list[np.ndarray]:
@@ -121,6 +152,6 @@ def _outputs_to_int8(outputs: list[np.ndarray], graph) -> list[np.ndarray]:
         if values.dtype == np.uint8:
             values = (values ^ 0x80).view(np.int8)
         elif values.dtype == np.float32:
-            values = np.rint(values / np.float32(quant.scale) + quant.zero_point).astype(np.int8)
-        answers.append(np.array(values, np.int8))
+            values = np.clip(np.rint(values / np.float32(quant.scale) + quant.zero_point), -128, 127).astype(np.int8)
+        answers.append(np.array(values, np.int8).reshape(graph.tensors[name].shape))
     return answers

@@ -5,58 +5,71 @@ of an output region, padding already filled in. Sums are exact integers: float32
 every partial sum stays below 2**24, float64 otherwise.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from firmware.compiler import requantize
+from firmware.compiler import kernels_pixel, requantize
 from firmware.compiler.graph import (
     Add,
+    AveragePool2D,
+    Concat,
     Conv2D,
     DepthwiseConv2D,
+    FullyConnected,
     Graph,
     GraphError,
+    Lookup,
     MaxPool2D,
+    Mean,
+    Mul,
     Op,
+    Pad,
     Quantization,
+    Reshape,
     ResizeNearest,
-    Weights,
+    Slice,
+    Softmax,
+    Sub,
 )
+from firmware.compiler.kernels_pixel import Kernel
 
 BLOCK_ELEMENTS = 1 << 15  # of an accumulator: int64 temporaries of a block stay in the L2 cache
 
 
-class Kernel(ABC):
-    """One prepared operator. `fill` is what padding holds: int8."""
-
-    fill: int = 0
-
-    @abstractmethod
-    def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
-        """Fill `out` (h, w, c) int8 from int8 windows that hold just what it needs.
-
-        `origin` is the (row, column) of out[0, 0] in the whole output; only upsampling depends on it.
-        """
-
-
 def prepare(graph: Graph, op: Op) -> Kernel:
     """The kernel of an operator of a verified graph."""
+    shape = graph.tensors[op.inputs[0]].shape
     sources = [graph.tensors[name].quant for name in op.inputs]
     target = graph.tensors[op.output].quant
     match op.params:
-        case Conv2D():
+        case Conv2D() | FullyConnected():
             return _Convolution(op.params, sources[0], target)
         case DepthwiseConv2D():
             return _Depthwise(op.params, sources[0], target)
-        case Add():
-            return _Addition(op.params, sources, target)
+        case Add() | Sub() | Mul():
+            return kernels_pixel.Pairwise(op.params, *sources, target)
+        case Lookup():
+            return kernels_pixel.OneByOne(op.params, sources[0], target)
         case MaxPool2D():
-            return _MaxPooling(op.params)
-        case ResizeNearest():
-            return _Upsampling(op.params)
-    raise GraphError(f"no kernel for operator kind {op.kind}")
+            return kernels_pixel.MaxPooling(op.params)
+        case AveragePool2D():
+            return kernels_pixel.AveragePooling(op.params, shape)
+        case Mean():
+            return kernels_pixel.Averaging(op.params, shape, sources[0], target)
+        case Softmax():
+            return kernels_pixel.Softmaximum(op.params, sources[0])
+    moves = {
+        ResizeNearest: kernels_pixel.Upsampling,
+        Concat: kernels_pixel.Joining,
+        Slice: kernels_pixel.Cutting,
+        Pad: kernels_pixel.Padding,
+        Reshape: kernels_pixel.Reshaping,
+    }
+    if type(op.params) not in moves:
+        raise GraphError(f"no kernel for operator kind {op.kind}")
+    return moves[type(op.params)](op.params)
 
 
 def _exact_float(weights: np.ndarray, axes: tuple[int, ...]) -> type:
@@ -66,12 +79,12 @@ def _exact_float(weights: np.ndarray, axes: tuple[int, ...]) -> type:
 
 
 def _requantizer(
-    weights: Weights, sums: np.ndarray, source: Quantization, target: Quantization, clamp: requantize.Clamp
+    params: Conv2D | DepthwiseConv2D | FullyConnected, sums: np.ndarray, source: Quantization, target: Quantization
 ) -> requantize.Requantizer:
     """Requantizer of sum(x * w): the input's zero point goes into the bias, `sums` int64 (c,) being sum(w)."""
-    reals = requantize.channel_multipliers(source.scale, weights.scales, target.scale)
-    bias = weights.bias.astype(np.int64) - source.zero_point * sums
-    return requantize.Requantizer.build(reals, bias, target.zero_point, clamp)
+    reals = requantize.accumulator_multipliers(params, source.scale, target.scale)
+    bias = params.weights.bias.astype(np.int64) - source.zero_point * sums
+    return requantize.Requantizer.build(reals, bias, target.zero_point, params.clamp)
 
 
 def _row_blocks(out: np.ndarray) -> Iterator[slice]:
@@ -81,13 +94,14 @@ def _row_blocks(out: np.ndarray) -> Iterator[slice]:
 
 
 class _Convolution(Kernel):
-    def __init__(self, params: Conv2D, source: Quantization, target: Quantization) -> None:
+    def __init__(self, params: Conv2D | FullyConnected, source: Quantization, target: Quantization) -> None:
         values = params.weights.values  # (c_out, k_h, k_w, c_in)
         self.fill = source.zero_point
-        self._kernel, self._stride = params.window.kernel, params.window.stride
+        self._kernel = values.shape[1:3]
+        self._stride = params.window.stride if isinstance(params, Conv2D) else (1, 1)
         self._matrix = np.ascontiguousarray(values.reshape(len(values), -1).T, _exact_float(values, (1, 2, 3)))
         sums = values.astype(np.int64).sum(axis=(1, 2, 3))
-        self._requantize = _requantizer(params.weights, sums, source, target, params.clamp)
+        self._requantize = _requantizer(params, sums, source, target)
 
     def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
         (k_h, k_w), (s_h, s_w) = self._kernel, self._stride
@@ -107,7 +121,7 @@ class _Depthwise(Kernel):
         self._multiplier, self._stride = params.multiplier, params.window.stride
         self._taps = values.astype(_exact_float(values, (0, 1)))
         sums = values.astype(np.int64).sum(axis=(0, 1))
-        self._requantize = _requantizer(params.weights, sums, source, target, params.clamp)
+        self._requantize = _requantizer(params, sums, source, target)
 
     def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
         (k_h, k_w, channels), (s_h, s_w) = self._taps.shape, self._stride
@@ -127,53 +141,3 @@ class _Depthwise(Kernel):
                     values = phases[j % s_w][i : i + (len(acc) - 1) * s_h + 1 : s_h, first : first + row]
                     acc += np.multiply(values, taps[i, j], out=product)
             self._requantize(acc.reshape(out[rows].shape), out[rows])
-
-
-class _Addition(Kernel):
-    """All 65,536 answers in a table (first input, second input)."""
-
-    def __init__(self, params: Add, sources: list[Quantization], target: Quantization) -> None:
-        q = np.arange(-128, 128)
-        factors = requantize.Addition.build(*(quant.scale for quant in sources), target.scale)
-        first, second = (
-            requantize.multiply_by_quantized_multiplier((q - quant.zero_point) << factors.left_shift, *factor)
-            for quant, factor in zip(sources, factors[:2], strict=True)
-        )
-        total = requantize.multiply_by_quantized_multiplier(first[:, None] + second[None, :], *factors.out)
-        clamped = np.clip(total + target.zero_point, params.clamp.low, params.clamp.high)
-        # indexed by bytes, so negative numbers come last: roll -128 away from the front
-        self._table = np.roll(clamped, (128, 128), axis=(0, 1)).astype(np.int8).reshape(-1)
-
-    def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
-        index = inputs[0].view(np.uint8).astype(np.uint16)
-        index <<= 8
-        index |= inputs[1].view(np.uint8)
-        np.take(self._table, index, out=out, mode="clip")
-
-
-class _MaxPooling(Kernel):
-    fill = -128  # never more than what lies inside of the picture, and some of that is in every window
-
-    def __init__(self, params: MaxPool2D) -> None:
-        self._window, self._clamp = params.window, params.clamp
-
-    def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
-        (k_h, k_w), (s_h, s_w) = self._window.kernel, self._window.stride
-        height, width, _ = out.shape
-        out[...] = -128
-        for i in range(k_h):
-            for j in range(k_w):
-                np.maximum(out, inputs[0][i::s_h, j::s_w][:height, :width], out=out)
-        np.clip(out, self._clamp.low, self._clamp.high, out=out)
-
-
-class _Upsampling(Kernel):
-    def __init__(self, params: ResizeNearest) -> None:
-        self._factor = params.factor
-
-    def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
-        rows, cols = (
-            np.arange(first, first + size) // factor - first // factor
-            for first, size, factor in zip(origin, out.shape, self._factor, strict=False)
-        )
-        out[...] = inputs[0][rows[:, None], cols[None, :]]

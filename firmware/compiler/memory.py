@@ -136,9 +136,9 @@ def dying(program: Program, first: int, stop: int) -> list[int]:
 def overlap_distance(program: Program, below: int, above: int, target: Rows, begins: Mapping[int, Rows]) -> int:
     """Bytes of `below` written after a band less bytes of `above` dead before it, the most over all bands."""
     nodes = program.nodes
-    readers = [r for r in program.readers[above] if r in begins]
+    reads = [read for read in program.reads[above] if read[0] in begins]
     whole = np.full(len(target), nodes[above].shape.h)
-    kept = kept_rows(program, above, readers, whole, begins)
+    kept = kept_rows(program, reads, whole, begins)
     return align(int((target * nodes[below].row_bytes - kept * nodes[above].row_bytes).max()))
 
 

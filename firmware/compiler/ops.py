@@ -5,86 +5,44 @@ input allows to compute, multiply-accumulates, bytes of constants, and the rules
 operator: its params in graph.py, one entry in RULES here (with its constraints in constraints.py), one kernel in
 kernels.py, one case each in tflite_read.py and tflite_write.py.
 
-Rows and columns are independent, so region arithmetic is one `Axis` each. All intervals are half-open.
+Rows and columns are independent, so region arithmetic is one `Axis` each, for each input. All intervals are half-open.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from firmware.compiler import constraints
+from firmware.compiler.axis import Axis, pixel_axis, whole_axis
 from firmware.compiler.graph import (
     Add,
+    AveragePool2D,
+    Concat,
     Conv2D,
     DepthwiseConv2D,
+    FullyConnected,
     Graph,
     GraphError,
+    Lookup,
     MaxPool2D,
+    Mean,
+    Mul,
     Op,
+    Pad,
     Padding,
     Params,
+    Reshape,
     ResizeNearest,
     Shape,
+    Slice,
+    Softmax,
+    Sub,
     Weights,
     Window,
 )
 
-Position = TypeVar("Position", int, np.ndarray)  # one row (or column) number, or an integer array of them
-
-
-@dataclass(frozen=True)
-class Axis:
-    """How output positions of one operator depend on input positions, along rows or along columns.
-
-    Output o reads inputs [o * stride - pad_before, o * stride - pad_before + kernel), or o // factor when factor > 1;
-    positions outside of [0, size_in) are padding. Methods work elementwise on numpy integer arrays too.
-    """
-
-    size_in: int
-    size_out: int
-    kernel: int = 1
-    stride: int = 1
-    pad_before: int = 0
-    factor: int = 1
-
-    def start(self, out_lo: Position) -> Position:
-        """First input position of the window of output `out_lo`; may lie in the padding (negative)."""
-        return out_lo // self.factor * self.stride - self.pad_before
-
-    def stop(self, out_hi: Position) -> Position:
-        """One past the last input position that outputs before `out_hi` read; may lie in the padding."""
-        return (out_hi - 1) // self.factor * self.stride - self.pad_before + self.kernel
-
-    def in_lo(self, out_lo: Position) -> Position:
-        """`start`, clipped to the input: the first position that outputs from `out_lo` on really read."""
-        return _clip(self.start(out_lo), self.size_in)
-
-    def in_hi(self, out_hi: Position) -> Position:
-        """`stop`, clipped to the input; nothing (0) is needed for nothing (out_hi <= 0)."""
-        return _clip(self.stop(out_hi), self.size_in) * (out_hi > 0)
-
-    def computable(self, in_hi: Position) -> Position:
-        """How many leading outputs inputs [0, in_hi) suffice for: the largest m with self.in_hi(m) <= in_hi."""
-        whole = (in_hi + self.pad_before - self.kernel) // self.stride + 1
-        count = _clip(whole * self.factor, self.size_out)
-        return _where(in_hi >= self.size_in, self.size_out, count)
-
-
-def identity_axis(size: int) -> Axis:
-    """The axis of an elementwise operator: output o reads input o."""
-    return Axis(size, size)
-
-
-def _clip(value: Position, size: int) -> Position:
-    return np.minimum(np.maximum(value, 0), size) if isinstance(value, np.ndarray) else min(max(value, 0), size)
-
-
-def _where(condition: bool | np.ndarray, if_true: int, if_false: Position) -> Position:
-    return np.where(condition, if_true, if_false) if isinstance(condition, np.ndarray) else (
-        if_true if condition else if_false
-    )
+ONE, TWO = (1, 1), (2, 2)
+MAX_INPUTS = 4  # SPEC.md
 
 
 class Region(NamedTuple):
@@ -100,10 +58,10 @@ class Region(NamedTuple):
 class OpRules:
     """One operator kind. Functions of (params, ...) only; `dim` is 0 for rows, 1 for columns."""
 
-    arity: int
-    output_shape: Callable[..., Shape]  # (params, input shape) -> Shape
-    axis: Callable[..., dict[str, int]]  # (params, dim) -> keywords of Axis
-    macs_per_pixel: Callable[..., int]  # (params, input shape) -> multiply-accumulates of one output (row, column)
+    arity: tuple[int, int]  # fewest and most inputs
+    output_shape: Callable[..., Shape]  # (params, input shapes) -> Shape
+    axis: Callable[..., Axis]  # (params, dim, input's size, output's size) -> Axis of one input
+    macs_per_pixel: Callable[..., int]  # (params, first input's shape) -> multiply-accumulates of one output (row, column)
     weights: Callable[..., Weights | None]  # params -> constants, None without
     constraints: tuple[constraints.Constraint, ...]
 
@@ -117,9 +75,21 @@ def _window_shape(window: Window, shape: Shape, channels: int) -> Shape:
     return Shape(_windowed(shape.h, window, 0), _windowed(shape.w, window, 1), channels)
 
 
-def _window_axis(params: Conv2D | DepthwiseConv2D | MaxPool2D, dim: int) -> dict[str, int]:
+def _window_axis(params: Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D, dim: int, size_in: int, size_out: int) -> Axis:
     window = params.window
-    return {"kernel": window.kernel[dim], "stride": window.stride[dim], "pad_before": window.padding[dim]}
+    return Axis(size_in, size_out, window.kernel[dim], window.stride[dim], window.padding[dim])
+
+
+def _whole_axis(params: Params, dim: int, size_in: int, size_out: int) -> Axis:
+    return whole_axis(size_in, size_out)
+
+
+def _padded_shape(padding: Padding, shape: Shape) -> Shape:
+    return Shape(shape.h + padding.top + padding.bottom, shape.w + padding.left + padding.right, shape.c)
+
+
+def _pixel_axis(params: Params, dim: int, size_in: int, size_out: int) -> Axis:
+    return pixel_axis(size_in, size_out)
 
 
 def constraint_output_shape(graph: Graph, op: Op) -> str | None:
@@ -137,55 +107,100 @@ _CONVOLUTION = (
     constraint_output_shape,
 )
 
+_ELEMENTWISE = (constraints.constraint_broadcast, constraints.constraint_clamp)
+_PAIR = OpRules(
+    arity=TWO,
+    output_shape=lambda p, shapes: Shape(*map(max, *shapes)),
+    axis=_pixel_axis,
+    macs_per_pixel=lambda p, shape: 0,
+    weights=lambda p: None,
+    constraints=(*_ELEMENTWISE, constraints.constraint_add_scales, constraint_output_shape),
+)
+_POOLING = OpRules(
+    arity=ONE,
+    output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], shapes[0].c),
+    axis=_window_axis,
+    macs_per_pixel=lambda p, shape: 0,
+    weights=lambda p: None,
+    constraints=(
+        constraints.constraint_geometry,
+        constraints.constraint_same_quantization,
+        constraints.constraint_clamp,
+        constraint_output_shape,
+    ),
+)
+
 RULES: dict[type, OpRules] = {
     Conv2D: OpRules(
-        arity=1,
-        output_shape=lambda p, shape: _window_shape(p.window, shape, p.weights.values.shape[0]),
+        arity=ONE,
+        output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], p.weights.values.shape[0]),
         axis=_window_axis,
         macs_per_pixel=lambda p, shape: p.weights.values.size,
         weights=lambda p: p.weights,
         constraints=_CONVOLUTION,
     ),
     DepthwiseConv2D: OpRules(
-        arity=1,
-        output_shape=lambda p, shape: _window_shape(p.window, shape, shape.c * p.multiplier),
+        arity=ONE,
+        output_shape=lambda p, shapes: _window_shape(p.window, shapes[0], shapes[0].c * p.multiplier),
         axis=_window_axis,
         macs_per_pixel=lambda p, shape: p.weights.values.size,
         weights=lambda p: p.weights,
         constraints=_CONVOLUTION,
     ),
-    Add: OpRules(
-        arity=2,
-        output_shape=lambda p, shape: shape,
-        axis=lambda p, dim: {},
-        macs_per_pixel=lambda p, shape: 0,
-        weights=lambda p: None,
+    FullyConnected: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: Shape(1, 1, p.weights.values.shape[0]),
+        axis=_whole_axis,
+        macs_per_pixel=lambda p, shape: p.weights.values.size,
+        weights=lambda p: p.weights,
         constraints=(
-            constraints.constraint_same_shapes,
+            constraints.constraint_map_size,
+            constraints.constraint_weights,
             constraints.constraint_clamp,
-            constraints.constraint_add_scales,
+            constraints.constraint_accumulator,
             constraint_output_shape,
         ),
     ),
-    MaxPool2D: OpRules(
-        arity=1,
-        output_shape=lambda p, shape: _window_shape(p.window, shape, shape.c),
-        axis=_window_axis,
+    Add: _PAIR,
+    Sub: _PAIR,
+    Mul: replace(_PAIR, constraints=(*_ELEMENTWISE, constraints.constraint_product_scale, constraint_output_shape)),
+    MaxPool2D: _POOLING,
+    AveragePool2D: replace(_POOLING, constraints=(*_POOLING.constraints, constraints.constraint_usual_padding)),
+    Mean: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: Shape(1 if p.axes[0] else shapes[0].h, 1 if p.axes[1] else shapes[0].w, shapes[0].c),
+        axis=_pixel_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_mean, constraint_output_shape),
+    ),
+    Softmax: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: shapes[0],
+        axis=_pixel_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_softmax, constraint_output_shape),
+    ),
+    Lookup: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: shapes[0],
+        axis=_pixel_axis,
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(
-            constraints.constraint_geometry,
-            constraints.constraint_same_quantization,
+            constraints.constraint_function,
             constraints.constraint_clamp,
+            constraints.constraint_function_scales,
             constraint_output_shape,
         ),
     ),
     ResizeNearest: OpRules(
-        arity=1,
-        output_shape=lambda p, shape: Shape(
-            shape.h * p.factor[0] - p.crop[0], shape.w * p.factor[1] - p.crop[1], shape.c
+        arity=ONE,
+        output_shape=lambda p, shapes: Shape(
+            shapes[0].h * p.factor[0] - p.crop[0], shapes[0].w * p.factor[1] - p.crop[1], shapes[0].c
         ),
-        axis=lambda p, dim: {"factor": p.factor[dim]},
+        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, factor=p.factor[dim]),
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(
@@ -193,6 +208,38 @@ RULES: dict[type, OpRules] = {
             constraints.constraint_same_quantization,
             constraint_output_shape,
         ),
+    ),
+    Concat: OpRules(
+        arity=(2, MAX_INPUTS),
+        output_shape=lambda p, shapes: Shape(shapes[0].h, shapes[0].w, sum(shape.c for shape in shapes)),
+        axis=_pixel_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_joinable, constraints.constraint_same_quantization, constraint_output_shape),
+    ),
+    Slice: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: p.shape,
+        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, pad_before=-p.start[dim]),
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_inside, constraints.constraint_same_quantization, constraint_output_shape),
+    ),
+    Pad: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: _padded_shape(p.padding, shapes[0]),
+        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, pad_before=p.padding[dim]),
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_padding, constraints.constraint_same_quantization, constraint_output_shape),
+    ),
+    Reshape: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: p.shape,
+        axis=_whole_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_same_size, constraints.constraint_same_quantization, constraint_output_shape),
     ),
 }
 
@@ -208,22 +255,19 @@ def rules(params: Params) -> OpRules:
 
 def output_shape(params: Params, inputs: list[Shape]) -> Shape:
     """Shape that the operator makes of its inputs' shapes."""
-    return rules(params).output_shape(params, inputs[0])
+    return rules(params).output_shape(params, inputs)
 
 
-def axes(graph: Graph, op: Op) -> tuple[Axis, Axis]:
-    """(rows, columns) of an operator; every input of it shares them."""
-    source, target = graph.tensors[op.inputs[0]].shape, graph.tensors[op.output].shape
-    entry = rules(op.params)
-    return (
-        Axis(source.h, target.h, **entry.axis(op.params, 0)),
-        Axis(source.w, target.w, **entry.axis(op.params, 1)),
-    )
+def axes(graph: Graph, op: Op) -> tuple[tuple[Axis, Axis], ...]:
+    """(rows, columns) for each input of an operator."""
+    target, entry = graph.tensors[op.output].shape, rules(op.params)
+    sources = (graph.tensors[name].shape for name in op.inputs)
+    return tuple((entry.axis(op.params, 0, s.h, target.h), entry.axis(op.params, 1, s.w, target.w)) for s in sources)
 
 
-def input_region(graph: Graph, op: Op, out: Region) -> tuple[Region, Padding]:
-    """What of each input the output region reads: the part inside of the feature map, and the padding around it."""
-    rows, cols = axes(graph, op)
+def input_region(graph: Graph, op: Op, out: Region, position: int = 0) -> tuple[Region, Padding]:
+    """What of an input the output region reads: the part inside of the feature map, and the padding around it."""
+    rows, cols = axes(graph, op)[position]
     inside = Region(rows.in_lo(out.top), cols.in_lo(out.left), rows.in_hi(out.bottom), cols.in_hi(out.right))
     padding = Padding(
         inside.top - rows.start(out.top),
@@ -254,8 +298,10 @@ def parameter_bytes(op: Op) -> int:
 def verify_op(graph: Graph, op: Op) -> None:
     """Raise GraphError, in the words of the broken rule, when the operator may not stand in a graph."""
     entry = rules(op.params)
-    if len(op.inputs) != entry.arity:
-        raise GraphError(f"{op.kind} '{op.name}' has {len(op.inputs)} inputs, it takes {entry.arity}")
+    fewest, most = entry.arity
+    if not fewest <= len(op.inputs) <= most:
+        takes = str(most) if fewest == most else f"{fewest} to {most}"
+        raise GraphError(f"{op.kind} '{op.name}' has {len(op.inputs)} inputs, it takes {takes}")
     for constraint in entry.constraints:
         broken = constraint(graph, op)
         if broken:
@@ -265,8 +311,10 @@ def verify_op(graph: Graph, op: Op) -> None:
 
 def supported_operators() -> str:
     """The rules as Markdown, from the constraints' docstrings."""
-    lines = []
+    sections = []
     for kind, entry in RULES.items():
-        lines.append(f"### {kind.__name__}")
-        lines += [f"- {' '.join((constraint.__doc__ or '').split())}" for constraint in entry.constraints]
-    return "\n".join(lines) + "\n"
+        what = " ".join((kind.__doc__ or "").split())
+        rules_of_it = "\n".join(f"- {' '.join((rule.__doc__ or '').split())}" for rule in entry.constraints)
+        described = what and not what.startswith(f"{kind.__name__}(")  # a dataclass without words describes its fields
+        sections += [f"## {kind.__name__}", *([what] if described else []), rules_of_it]
+    return "\n\n".join(sections) + "\n"

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from firmware.compiler import ops
+from firmware.compiler.axis import Axis, identity_axis
 from firmware.compiler.graph import Graph, Shape
 
 Kind = Literal["source", "op", "sink"]
@@ -23,8 +24,8 @@ class Node:
     op: int | None  # index into graph.ops
     inputs: tuple[int, ...]  # nodes
     shape: Shape
-    y: ops.Axis  # rows of the inputs that rows of the output need
-    x: ops.Axis
+    y: tuple[Axis, ...]  # for each input, its rows that rows of the output need
+    x: tuple[Axis, ...]
     macs_per_cell: int  # multiply-accumulates for all channels of one output pixel
 
     @property
@@ -53,6 +54,15 @@ class Program:
         return tuple(tuple(r) for r in readers)
 
     @cached_property
+    def reads(self) -> tuple[tuple[tuple[int, Axis, Axis], ...], ...]:
+        """For each node, (reader, rows, columns) of everything that reads what it makes; nothing twice."""
+        reads: list[dict[tuple[int, Axis, Axis], None]] = [{} for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            for source, y, x in zip(node.inputs, node.y, node.x, strict=True):
+                reads[source][index, y, x] = None
+        return tuple(tuple(r) for r in reads)
+
+    @cached_property
     def last_reader(self) -> tuple[int, ...]:
         """For each node, the last node that reads it; the node itself when nobody does."""
         return tuple(max(r, default=i) for i, r in enumerate(self.readers))
@@ -72,7 +82,7 @@ class Program:
 def build_program(graph: Graph) -> Program:
     """Put the source first, every operator in the graph's order, and every sink right after the last of its inputs."""
     picture = graph.tensors[graph.input].shape
-    nodes = [Node(graph.input, "source", None, (), picture, ops.Axis(picture.h, picture.h), ops.Axis(picture.w, picture.w), 0)]
+    nodes = [Node(graph.input, "source", None, (), picture, (), (), 0)]
     made = {graph.input: 0}
     groups = _group_outputs(graph)
     sink_of_output: dict[int, int] = {}
@@ -84,13 +94,13 @@ def build_program(graph: Graph) -> Program:
             shapes = [graph.tensors[n].shape for n in names]
             shape = Shape(shapes[0].h, shapes[0].w, sum(s.c for s in shapes))
             sink_of_output.update({o: len(nodes) for o in group})
-            y, x = ops.Axis(shape.h, shape.h), ops.Axis(shape.w, shape.w)
+            y, x = (identity_axis(shape.h),) * len(names), (identity_axis(shape.w),) * len(names)
             nodes.append(Node("+".join(names), "sink", None, tuple(made[n] for n in names), shape, y, x, 0))
             waiting.remove(group)
 
     for index, op in enumerate(graph.ops):
         shape = graph.tensors[op.output].shape
-        y, x = ops.axes(graph, op)
+        y, x = zip(*ops.axes(graph, op), strict=True)
         cell_macs = ops.macs(graph, op) // (shape.h * shape.w)
         nodes.append(Node(op.name, "op", index, tuple(made[t] for t in op.inputs), shape, y, x, cell_macs))
         made[op.output] = len(nodes) - 1

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from firmware.compiler.graph import Clamp, GraphError, Quantization
+from firmware.compiler.graph import Clamp, Conv2D, DepthwiseConv2D, FullyConnected, GraphError, Quantization
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
@@ -44,6 +44,18 @@ def quantize_multipliers(reals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def channel_multipliers(input_scale: float, weight_scales: np.ndarray, output_scale: float) -> np.ndarray:
     """Real factor from accumulator to output step, float64 (c_out,); the order of operations is TFLite's."""
     return float(input_scale) * np.asarray(weight_scales, np.float64) / float(output_scale)
+
+
+def accumulator_multipliers(
+    params: Conv2D | DepthwiseConv2D | FullyConnected, input_scale: float, output_scale: float
+) -> np.ndarray:
+    """`channel_multipliers` of an operator with weights. A fully connected one with a single weight scale multiplies the two
+    scales in float32."""
+    scales = params.weights.scales
+    if isinstance(params, FullyConnected) and len(np.unique(scales)) == 1:
+        product = np.float32(input_scale) * scales.astype(np.float32)
+        return product.astype(np.float64) / float(output_scale)
+    return channel_multipliers(input_scale, scales, output_scale)
 
 
 def saturating_rounding_doubling_high_mul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -123,6 +135,13 @@ class Requantizer:
         value += self.half
         value >>= self.right
         np.clip(value, self.clamp.low, self.clamp.high, out=out, casting="unsafe")
+
+
+def mean_multiplier(count: int, source_scale: float, target_scale: float) -> Multiplier:
+    """Fixed-point factor from a sum of `count` values to the output step; the division by `count` is part of it."""
+    real = quantize_multiplier(source_scale / target_scale)
+    shift = min(count.bit_length() - 1, 31 + real.shift)
+    return Multiplier((real.multiplier << shift) // count, real.shift - shift)
 
 
 class Addition(NamedTuple):

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from firmware.compiler.axis import Axis
 from firmware.compiler.program import Program
 
 Rows = np.ndarray  # int64 (bands,): one row number a band
@@ -128,8 +129,9 @@ def segment_flow(program: Program, segment: Segment) -> Flow:
     return Flow(segment, reference, terminals, begin, target, keep, col0, col1)
 
 
-def _local_readers(program: Program, segment: Segment, node: int) -> list[int]:
-    return [r for r in program.readers[node] if r < segment.stop]
+def _local_reads(program: Program, segment: Segment, node: int) -> list[tuple[int, Axis, Axis]]:
+    """(reader, rows, columns) of the nodes of the segment that read `node`."""
+    return [read for read in program.reads[node] if read[0] < segment.stop]
 
 
 def _ancestors(program: Program, segment: Segment, node: int) -> set[int]:
@@ -157,11 +159,11 @@ def _band_ends(program: Program, segment: Segment, reference: int) -> Rows:
 
 def _pull(program: Program, segment: Segment, wanted: dict[int, Rows], bands: int) -> dict[int, Rows]:
     """How far every node must have come in each band so that the wanted ones come as far as `wanted`."""
-    nodes, target = program.nodes, {}
+    target: dict[int, Rows] = {}
     for i in reversed(segment.nodes):
         rows = wanted.get(i, np.zeros(bands, np.int64))
-        for reader in _local_readers(program, segment, i):
-            rows = np.maximum(rows, nodes[reader].y.in_hi(target[reader]))
+        for reader, y, _ in _local_reads(program, segment, i):
+            rows = np.maximum(rows, y.in_hi(target[reader]))
         target[i] = rows
     return target
 
@@ -184,18 +186,18 @@ def _carried_rows(program: Program, segment: Segment, reference: int, terminals:
     begins = np.vstack([np.zeros((1, targets.shape[1]), np.int64), targets[:-1]])
     begin_of = {i: begins[:, i - segment.first] for i in segment.nodes}
     keeps = [
-        kept_rows(program, i, _local_readers(program, segment, i), targets[:, i - segment.first], begin_of) for i in segment.nodes
+        kept_rows(program, _local_reads(program, segment, i), targets[:, i - segment.first], begin_of) for i in segment.nodes
     ]
     return begins, targets, np.stack(keeps, axis=1)
 
 
-def kept_rows(program: Program, node: int, readers: Sequence[int], target: Rows, begins: Mapping[int, Rows]) -> Rows:
-    """First row that a ring must still hold in each band: what its unfinished readers will read next."""
+def kept_rows(program: Program, reads: Sequence[tuple[int, Axis, Axis]], target: Rows, begins: Mapping[int, Rows]) -> Rows:
+    """First row that a ring must still hold in each band: what its unfinished readers (`reads`) will read next."""
     keep = target
-    for reader in readers:
+    for reader, y, _ in reads:
         ahead = begins[reader]
         unfinished = ahead < program.nodes[reader].shape.h
-        keep = np.where(unfinished, np.minimum(keep, program.nodes[reader].y.in_lo(ahead)), keep)
+        keep = np.where(unfinished, np.minimum(keep, y.in_lo(ahead)), keep)
     return keep
 
 
@@ -207,9 +209,9 @@ def _could(program: Program, segment: Segment, target: dict[int, Rows], ancestor
             could[i] = target[i]
             continue
         rows = np.full(bands, nodes[i].shape.h, np.int64)
-        for j in nodes[i].inputs:
+        for j, y in zip(nodes[i].inputs, nodes[i].y, strict=True):
             available = could[j] if j >= segment.first else np.full(bands, nodes[j].shape.h, np.int64)
-            rows = np.minimum(rows, nodes[i].y.computable(available))
+            rows = np.minimum(rows, y.computable(available))
         could[i] = rows
     return could
 
@@ -223,7 +225,7 @@ def _recomputed_rows(program: Program, segment: Segment, reference: int, termina
         high = nodes[t].shape.h * ends // height
         high[-1] = nodes[t].shape.h
         shares[t] = nodes[t].shape.h * starts // height, high
-    begin, target = _needed(program, segment, shares, bands, axis="y", once=True)
+    begin, target = _needed(program, segment, shares, bands, axis=1, once=True)
     return begin, target, begin.copy()
 
 
@@ -233,18 +235,17 @@ def strips_of(program: Program, segment: Segment, terminals: tuple[int, ...]):
     shares = {
         t: (nodes[t].shape.w * strips // segment.columns, nodes[t].shape.w * (strips + 1) // segment.columns) for t in terminals
     }
-    return _needed(program, segment, shares, segment.columns, axis="x", once=False)
+    return _needed(program, segment, shares, segment.columns, axis=2, once=False)
 
 
 _NEVER = np.iinfo(np.int64).max
 
 
-def _needed(program: Program, segment: Segment, shares: dict, count: int, axis: str, once: bool):
+def _needed(program: Program, segment: Segment, shares: dict, count: int, axis: int, once: bool):
     """Intervals that the readers of each node need, united with the terminals' shares; (count, nodes) lows and highs.
 
-    With `once`, a materialised node leaves out what earlier intervals have already given it.
+    `axis` is 1 for rows, 2 for columns. With `once`, a materialised node leaves out what earlier intervals have already given it.
     """
-    nodes = program.nodes
     lows, highs = {}, {}
     for i in reversed(segment.nodes):
         low, high = np.full(count, _NEVER), np.zeros(count, np.int64)
@@ -252,11 +253,12 @@ def _needed(program: Program, segment: Segment, shares: dict, count: int, axis: 
             share_low, share_high = shares[i]
             real = share_low < share_high
             low, high = np.where(real, share_low, low), np.where(real, share_high, high)
-        for reader in _local_readers(program, segment, i):
-            arithmetic = getattr(nodes[reader], axis)
-            real = lows[reader] < highs[reader]
-            low = np.where(real, np.minimum(low, arithmetic.in_lo(lows[reader])), low)
-            high = np.where(real, np.maximum(high, arithmetic.in_hi(highs[reader])), high)
+        for read in _local_reads(program, segment, i):
+            reader, arithmetic = read[0], read[axis]
+            need_low, need_high = arithmetic.in_lo(lows[reader]), arithmetic.in_hi(highs[reader])
+            real = (lows[reader] < highs[reader]) & (need_low < need_high)  # of padding alone, nothing is needed
+            low = np.where(real, np.minimum(low, need_low), low)
+            high = np.where(real, np.maximum(high, need_high), high)
         low = np.minimum(low, high)
         if once and program.last_reader[i] >= segment.stop:
             done = np.concatenate([[0], np.maximum.accumulate(high)[:-1]])

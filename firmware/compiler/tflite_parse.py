@@ -9,7 +9,7 @@ from firmware.compiler import tflite_schema as schema
 from firmware.compiler.flatbuffer import FlatbufferError, Table
 from firmware.compiler.graph import GraphError, Quantization, Shape
 
-MAX_SIDE = 32_768  # of any dimension
+MAX_SIDE = 65_535  # of any dimension; SPEC.md has 16 bits for it
 DTYPES = {schema.INT8: np.dtype("i1"), schema.INT32: np.dtype("<i4"), schema.INT64: np.dtype("<i8")}
 MAX_CONSTANT_BYTES = 1 << 28  # all constants of one network together; shared buffers count each time
 

@@ -6,32 +6,62 @@
 
 #include "tess_format.h"
 
-// One axis of a node and of its inputs.
+// One axis of a node and of one of its inputs. Output o reads [o * stride - pad, o * stride - pad + kernel), or o / factor;
+// with a stride of 0 it reads everything.
 typedef struct tess_axis {
     int32_t in, out;                // sizes
     int32_t kernel, stride, pad;
     int32_t factor;                 // of a resize, else 0
 } tess_axis_t;
 
-static inline tess_axis_t tess_axis_rows(const struct tess_node *node, const struct tess_node *input) {
-    tess_axis_t a = {input->h, node->h, node->kernel_h, node->stride_h, node->pad_top, 0};
-    a.factor = node->kind == TESS_RESIZE ? node->stride_h : 0;
+// The axis of sizes in and out whose other numbers are the node's. Most kinds read one position where the sizes are equal,
+// and everything where they differ (a mean, a broadcast input).
+static inline tess_axis_t tess_axis(const struct tess_node *node, int32_t in, int32_t out, uint8_t kernel, uint8_t stride,
+        uint8_t pad, uint16_t start) {
+    tess_axis_t a = {in, out, 1, 1, 0, 0};
+    switch (node->kind) {
+    case TESS_CONV:
+    case TESS_DEPTHWISE:
+    case TESS_MAXPOOL:
+    case TESS_AVGPOOL:
+        a.kernel = kernel;
+        a.stride = stride;
+        a.pad = pad;
+        break;
+    case TESS_RESIZE:
+        a.factor = stride;
+        break;
+    case TESS_PAD:
+        a.pad = pad;
+        break;
+    case TESS_SLICE:
+        a.pad = -(int32_t)start;
+        break;
+    default:
+        if (in != out || node->kind == TESS_RESHAPE) {
+            a.kernel = in;
+            a.stride = 0;
+        }
+        break;
+    }
     return a;
 }
 
+static inline tess_axis_t tess_axis_rows(const struct tess_node *node, const struct tess_node *input) {
+    return tess_axis(node, input->h, node->h, node->kernel_h, node->stride_h, node->pad_top, node->start[0]);
+}
+
 static inline tess_axis_t tess_axis_cols(const struct tess_node *node, const struct tess_node *input) {
-    tess_axis_t a = {input->w, node->w, node->kernel_w, node->stride_w, node->pad_left, 0};
-    a.factor = node->kind == TESS_RESIZE ? node->stride_w : 0;
-    return a;
+    return tess_axis(node, input->w, node->w, node->kernel_w, node->stride_w, node->pad_left, node->start[1]);
+}
+
+static inline int32_t tess_clip(int32_t x, int32_t high) {
+    return x < 0 ? 0 : x < high ? x : high;
 }
 
 // First input row that output row lo needs.
 static inline int32_t tess_in_lo(const tess_axis_t *a, int32_t lo) {
-    if (a->factor) {
-        return lo / a->factor;
-    }
-    int32_t first = lo * a->stride - a->pad;
-    return first < 0 ? 0 : first;
+    return a->factor ? lo / a->factor : tess_clip(lo * a->stride - a->pad, a->in);
 }
 
 // Number of leading input rows that the first hi output rows need; 0 needs nothing.
@@ -39,11 +69,7 @@ static inline int32_t tess_in_hi(const tess_axis_t *a, int32_t hi) {
     if (hi == 0) {
         return 0;
     }
-    if (a->factor) {
-        return (hi - 1) / a->factor + 1;
-    }
-    int32_t stop = (hi - 1) * a->stride - a->pad + a->kernel;
-    return stop < a->in ? stop : a->in;
+    return a->factor ? (hi - 1) / a->factor + 1 : tess_clip((hi - 1) * a->stride - a->pad + a->kernel, a->in);
 }
 
 // Number of leading output rows that the first n input rows suffice for.
@@ -55,8 +81,7 @@ static inline int32_t tess_computable(const tess_axis_t *a, int32_t n) {
         return n * a->factor;
     }
     int32_t spare = n + a->pad - a->kernel;
-    int32_t rows = spare < 0 ? 0 : spare / a->stride + 1;
-    return rows < a->out ? rows : a->out;
+    return a->stride == 0 || spare < 0 ? 0 : tess_clip(spare / a->stride + 1, a->out);
 }
 
 #endif

@@ -25,19 +25,37 @@ static int check_constants(const tess_file_t *f, const struct tess_node *node, u
     return err ? err : check_multipliers(f, node);
 }
 
-static int check_add_constants(const tess_file_t *f, const struct tess_node *node) {
-    int err = tess_check_array(f, node->weights, 7 * 4);
-    if (err) {
-        return err;
+static int good_factor(int32_t multiplier, int32_t shift) {
+    return multiplier >= 0 && shift >= -31 && shift <= 30;
+}
+
+// i32 numbers of the node, NULL when they are not there
+static const int32_t *numbers_of(const tess_file_t *f, const struct tess_node *node, uint32_t count) {
+    int err = tess_check_array(f, node->weights, (uint64_t)count * 4);
+    return err ? NULL : (const int32_t *)(const void *)(f->base + node->weights);
+}
+
+static int check_sum_constants(const tess_file_t *f, const struct tess_node *node) {
+    const int32_t *numbers = numbers_of(f, node, 7);
+    if (!numbers) {
+        return TESS_ERR_BOUNDS;
     }
-    const int32_t *numbers = (const void *)(f->base + node->weights);
     for (int i = 0; i < 6; i += 2) {
-        if (numbers[i] < 0 || numbers[i + 1] < -31 || numbers[i + 1] > 30) {
+        if (!good_factor(numbers[i], numbers[i + 1])) {
             return TESS_ERR_SHAPE;
         }
     }
     // 255 << 22 is the largest that fits int32
     return numbers[6] < 0 || numbers[6] > 22 ? TESS_ERR_SHAPE : TESS_OK;
+}
+
+// one multiplier and shift
+static int check_factor(const tess_file_t *f, const struct tess_node *node) {
+    const int32_t *numbers = numbers_of(f, node, 2);
+    if (!numbers) {
+        return TESS_ERR_BOUNDS;
+    }
+    return good_factor(numbers[0], numbers[1]) ? TESS_OK : TESS_ERR_SHAPE;
 }
 
 /// Kinds ///
@@ -72,17 +90,81 @@ static int check_depthwise(const tess_file_t *f, const struct tess_node *node, c
     return check_constants(f, node, (uint64_t)node->kernel_h * node->kernel_w);
 }
 
-static int check_add(const tess_file_t *f, const struct tess_node *node) {
+static int serves(uint16_t in, uint16_t out) {
+    return in == out || in == 1;
+}
+
+static int check_pair(const tess_file_t *f, const struct tess_node *node) {
     for (int j = 0; j < 2; j++) {
         const struct tess_node *input = &f->nodes[node->inputs[j]];
-        if (input->h != node->h || input->w != node->w || input->c != node->c) {
+        if (!serves(input->h, node->h) || !serves(input->w, node->w) || !serves(input->c, node->c)) {
             return TESS_ERR_SHAPE;
         }
     }
-    return check_add_constants(f, node);
+    return node->kind == TESS_MUL ? check_factor(f, node) : check_sum_constants(f, node);
 }
 
-static int check_maxpool(const struct tess_node *node, const struct tess_node *input) {
+static int same_shape(const struct tess_node *a, const struct tess_node *b) {
+    return a->h == b->h && a->w == b->w && a->c == b->c;
+}
+
+static int check_mean(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
+    // sums of 2^22 values fit int32
+    uint64_t count = (uint64_t)(node->h == input->h ? 1 : input->h) * (node->w == input->w ? 1 : input->w);
+    if (!serves(node->h, input->h) || !serves(node->w, input->w) || node->c != input->c || count > 1 << 22) {
+        return TESS_ERR_SHAPE;
+    }
+    return check_factor(f, node);
+}
+
+static int check_softmax(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
+    const int32_t *table = numbers_of(f, node, 256);
+    if (!table) {
+        return TESS_ERR_BOUNDS;
+    }
+    for (int i = 0; i < 256; i++) {
+        if (table[i] < 0) {
+            return TESS_ERR_SHAPE;
+        }
+    }
+    // a sum of 4095 values of at most 2^19 fits int32; the largest value's share is never 0
+    return same_shape(node, input) && node->c <= 4095 && table[255] >= 4096 ? TESS_OK : TESS_ERR_SHAPE;
+}
+
+static int check_lookup(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
+    return same_shape(node, input) ? tess_check_array(f, node->weights, 256) : TESS_ERR_SHAPE;
+}
+
+static int check_concat(const tess_file_t *f, const struct tess_node *node) {
+    uint32_t channels = 0;
+    for (int j = 0; j < node->n_inputs; j++) {
+        const struct tess_node *input = &f->nodes[node->inputs[j]];
+        if (input->h != node->h || input->w != node->w) {
+            return TESS_ERR_SHAPE;
+        }
+        channels += input->c;
+    }
+    return channels == node->c ? TESS_OK : TESS_ERR_SHAPE;
+}
+
+static int check_slice(const struct tess_node *node, const struct tess_node *input) {
+    const uint16_t *start = node->start;
+    int inside = (uint32_t)start[0] + node->h <= input->h && (uint32_t)start[1] + node->w <= input->w
+        && (uint32_t)start[2] + node->c <= input->c;
+    return inside ? TESS_OK : TESS_ERR_SHAPE;
+}
+
+static int check_pad(const struct tess_node *node, const struct tess_node *input) {
+    int around = (uint32_t)node->pad_top + input->h <= node->h && (uint32_t)node->pad_left + input->w <= node->w;
+    return around && node->c == input->c ? TESS_OK : TESS_ERR_SHAPE;
+}
+
+static int check_reshape(const struct tess_node *node, const struct tess_node *input) {
+    uint64_t size = (uint64_t)node->h * node->w * node->c;
+    return size == (uint64_t)input->h * input->w * input->c && size <= INT32_MAX ? TESS_OK : TESS_ERR_SHAPE;
+}
+
+static int check_pool(const struct tess_node *node, const struct tess_node *input) {
     return check_window(node, input) || node->c != input->c ? TESS_ERR_SHAPE : TESS_OK;
 }
 
@@ -96,18 +178,6 @@ static int check_resize(const struct tess_node *node, const struct tess_node *in
     return rows == input->h && cols == input->w ? TESS_OK : TESS_ERR_SHAPE;
 }
 
-static int check_sink(const tess_file_t *f, const struct tess_node *node) {
-    uint32_t channels = 0;
-    for (int j = 0; j < node->n_inputs; j++) {
-        const struct tess_node *input = &f->nodes[node->inputs[j]];
-        if (input->h != node->h || input->w != node->w) {
-            return TESS_ERR_SHAPE;
-        }
-        channels += input->c;
-    }
-    return channels == node->c ? TESS_OK : TESS_ERR_SHAPE;
-}
-
 static int check_source(const tess_file_t *f, const struct tess_node *node) {
     const struct tess_header *h = f->header;
     return node->h == h->input_h && node->w == h->input_w && node->c == h->input_c ? TESS_OK : TESS_ERR_SHAPE;
@@ -116,10 +186,10 @@ static int check_source(const tess_file_t *f, const struct tess_node *node) {
 /// Nodes ///
 
 static int check_inputs(const tess_file_t *f, uint16_t index) {
-    static const uint8_t least[] = {0, 1, 1, 2, 1, 1, 1};
-    static const uint8_t most[] = {0, 1, 1, 2, 1, 1, TESS_MAX_INPUTS};
+    static const uint8_t least[TESS_KINDS] = {0, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1};
+    static const uint8_t most[TESS_KINDS] = {0, 1, 1, 2, 1, 1, TESS_MAX_INPUTS, 1, 1, 1, 1, 2, 2, TESS_MAX_INPUTS, 1, 1, 1};
     const struct tess_node *node = &f->nodes[index];
-    if (node->kind > TESS_SINK || (index == 0) != (node->kind == TESS_SOURCE)) {
+    if (node->kind >= TESS_KINDS || (index == 0) != (node->kind == TESS_SOURCE)) {
         return TESS_ERR_SHAPE;
     }
     if (node->n_inputs < least[node->kind] || node->n_inputs > most[node->kind]) {
@@ -157,10 +227,19 @@ static int check_node(const tess_file_t *f, uint16_t index) {
     case TESS_SOURCE: err = check_source(f, node); break;
     case TESS_CONV: err = check_conv(f, node, input); break;
     case TESS_DEPTHWISE: err = check_depthwise(f, node, input); break;
-    case TESS_ADD: err = check_add(f, node); break;
-    case TESS_MAXPOOL: err = check_maxpool(node, input); break;
+    case TESS_ADD:
+    case TESS_SUB:
+    case TESS_MUL: err = check_pair(f, node); break;
+    case TESS_MAXPOOL:
+    case TESS_AVGPOOL: err = check_pool(node, input); break;
     case TESS_RESIZE: err = check_resize(node, input); break;
-    default: err = check_sink(f, node); break;
+    case TESS_MEAN: err = check_mean(f, node, input); break;
+    case TESS_SOFTMAX: err = check_softmax(f, node, input); break;
+    case TESS_LOOKUP: err = check_lookup(f, node, input); break;
+    case TESS_SLICE: err = check_slice(node, input); break;
+    case TESS_PAD: err = check_pad(node, input); break;
+    case TESS_RESHAPE: err = check_reshape(node, input); break;
+    default: err = check_concat(f, node); break; // sinks, too
     }
     return err ? err : check_buffer(f, node);
 }

@@ -61,11 +61,15 @@ static uint64_t sum(uint64_t a, uint64_t b) {
 
 // Most multiply-accumulates of one output pixel, all channels.
 static uint64_t pixel_work(const tess_file_t *f, const struct tess_node *node) {
+    const struct tess_node *input = &f->nodes[node->n_inputs ? node->inputs[0] : 0];
     uint64_t taps = (uint64_t)node->kernel_h * node->kernel_w;
     switch (node->kind) {
-    case TESS_CONV: return taps * node->c * f->nodes[node->inputs[0]].c;
+    case TESS_CONV: return taps * node->c * input->c;
     case TESS_DEPTHWISE:
-    case TESS_MAXPOOL: return taps * node->c;
+    case TESS_MAXPOOL:
+    case TESS_AVGPOOL: return taps * node->c;
+    case TESS_MEAN: return (uint64_t)(node->h == input->h ? 1 : input->h) * (node->w == input->w ? 1 : input->w) * node->c;
+    case TESS_SOFTMAX: return (uint64_t)8 * node->c + 64;
     case TESS_SINK: return product(node->c, f->header->n_outputs);
     default: return node->c;
     }

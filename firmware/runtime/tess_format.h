@@ -22,6 +22,17 @@ enum tess_kind {
     TESS_MAXPOOL = 4,
     TESS_RESIZE = 5,
     TESS_SINK = 6,
+    TESS_AVGPOOL = 7,
+    TESS_MEAN = 8,
+    TESS_SOFTMAX = 9,
+    TESS_LOOKUP = 10,
+    TESS_MUL = 11,
+    TESS_SUB = 12,
+    TESS_CONCAT = 13,
+    TESS_SLICE = 14,
+    TESS_PAD = 15,
+    TESS_RESHAPE = 16,
+    TESS_KINDS = 17,
 };
 
 enum {
@@ -66,12 +77,13 @@ struct tess_node {
     uint8_t kernel_h, kernel_w;
     uint8_t stride_h, stride_w;     // resize: the factors
     uint8_t pad_top, pad_left;
-    uint8_t reserved0;
+    int8_t fill;                    // pad: the value around the input
     uint32_t buffer_offset;         // in the activations
     uint16_t buffer_rows, buffer_cols;
     float scale;                    // carried, never computed with
     uint32_t weights, bias, multipliers, shifts;
-    uint32_t reserved1[2];
+    uint16_t start[3];              // slice: first row, column and channel of the input that it takes
+    uint16_t reserved0;
 };
 TESS_STATIC_ASSERT(node_is_64_bytes, sizeof(struct tess_node) == 64);
 

@@ -19,21 +19,15 @@ static int32_t min32(int32_t a, int32_t b) {
     return a < b ? a : b;
 }
 
-static int axis_is_identity(const struct tess_node *node) {
-    return node->kind == TESS_ADD || node->kind == TESS_SINK || node->kind == TESS_SOURCE;
+// rows of node i towards its input j
+static tess_axis_t rows_of(const tess_step_t *s, int32_t i, int j) {
+    const struct tess_node *node = &s->nodes[s->first + i];
+    return tess_axis_rows(node, &s->nodes[node->inputs[j]]);
 }
 
-// axis of node towards its inputs; all inputs of a node have one height and width
-static tess_axis_t rows_of(const tess_step_t *s, int32_t i) {
+static tess_axis_t cols_of(const tess_step_t *s, int32_t i, int j) {
     const struct tess_node *node = &s->nodes[s->first + i];
-    tess_axis_t identity = {node->h, node->h, 1, 1, 0, 0};
-    return axis_is_identity(node) ? identity : tess_axis_rows(node, &s->nodes[node->inputs[0]]);
-}
-
-static tess_axis_t cols_of(const tess_step_t *s, int32_t i) {
-    const struct tess_node *node = &s->nodes[s->first + i];
-    tess_axis_t identity = {node->w, node->w, 1, 1, 0, 0};
-    return axis_is_identity(node) ? identity : tess_axis_cols(node, &s->nodes[node->inputs[0]]);
+    return tess_axis_cols(node, &s->nodes[node->inputs[j]]);
 }
 
 // state of an input of node i, NULL when an earlier segment made it
@@ -96,9 +90,9 @@ void tess_plan_strip(const tess_step_t *s, uint32_t strip) {
     }
     for (int32_t i = s->count - 1; i >= 0; i--) {
         const struct tess_state *state = &s->state[i];
-        tess_axis_t axis = cols_of(s, i);
         for (int j = 0; state->col0 < state->col1 && j < s->nodes[s->first + i].n_inputs; j++) {
             struct tess_state *input = input_state(s, i, j);
+            tess_axis_t axis = cols_of(s, i, j);
             if (input) {
                 unite(&input->col0, &input->col1, tess_in_lo(&axis, state->col0), tess_in_hi(&axis, state->col1));
             }
@@ -111,9 +105,9 @@ void tess_plan_strip(const tess_step_t *s, uint32_t strip) {
 static void pull(const tess_step_t *s) {
     for (int32_t i = s->count - 1; i >= 0; i--) {
         const struct tess_state *state = &s->state[i];
-        tess_axis_t axis = rows_of(s, i);
         for (int j = 0; state->target > state->produced && j < s->nodes[s->first + i].n_inputs; j++) {
             struct tess_state *input = input_state(s, i, j);
+            tess_axis_t axis = rows_of(s, i, j);
             if (input) {
                 input->target = (uint16_t)max32(input->target, tess_in_hi(&axis, state->target));
             }
@@ -130,10 +124,10 @@ static void reach(const tess_step_t *s) {
             state->could = state->target;
             continue;
         }
-        tess_axis_t axis = rows_of(s, i);
         int32_t rows = node->h;
         for (int j = 0; j < node->n_inputs; j++) {
             const struct tess_state *input = input_state(s, i, j);
+            tess_axis_t axis = rows_of(s, i, j);
             rows = min32(rows, tess_computable(&axis, input ? input->could : axis.in));
         }
         state->could = (uint16_t)rows;
@@ -174,9 +168,10 @@ static void note_kept_rows(const tess_step_t *s) {
         s->state[i].could = NOBODY;
     }
     for (int32_t i = 0; i < s->count; i++) {
-        tess_axis_t axis = rows_of(s, i);
-        for (int j = 0; s->state[i].produced < axis.out && j < s->nodes[s->first + i].n_inputs; j++) {
+        const struct tess_node *node = &s->nodes[s->first + i];
+        for (int j = 0; s->state[i].produced < node->h && j < node->n_inputs; j++) {
             struct tess_state *input = input_state(s, i, j);
+            tess_axis_t axis = rows_of(s, i, j);
             if (input) {
                 input->could = (uint16_t)min32(input->could, tess_in_lo(&axis, s->state[i].produced));
             }
@@ -208,9 +203,9 @@ static void plan_recomputed(const tess_step_t *s) {
             state->begin = (uint16_t)max32(state->begin, state->produced);
             state->target = (uint16_t)max32(state->target, state->produced);
         }
-        tess_axis_t axis = rows_of(s, i);
         for (int j = 0; state->begin < state->target && j < s->nodes[s->first + i].n_inputs; j++) {
             struct tess_state *input = input_state(s, i, j);
+            tess_axis_t axis = rows_of(s, i, j);
             if (input) {
                 unite(&input->begin, &input->target, tess_in_lo(&axis, state->begin), tess_in_hi(&axis, state->target));
             }

@@ -4,6 +4,7 @@
 #ifndef TESS_STEP_H
 #define TESS_STEP_H
 
+#include "kernels/kernels.h"
 #include "tess_format.h"
 
 // A segment while it runs.
@@ -23,10 +24,34 @@ static inline int tess_is_whole(const struct tess_node *node) {
     return node->flags & TESS_NODE_MATERIALISED ? 1 : 0;
 }
 
+// Where column x of row y of a node lives. A ring starts at the strip's first column, a whole tensor at column 0.
+static inline int8_t *tess_place(const tess_step_t *s, int32_t index, int32_t y, int32_t x) {
+    const struct tess_node *node = &s->nodes[index];
+    int32_t col0 = tess_is_whole(node) ? 0 : s->state[index - s->first].col0;
+    int32_t pixel = y % node->buffer_rows * node->buffer_cols + x - col0;
+    return s->t->activations + node->buffer_offset + pixel * node->c;
+}
+
+// First column that tess_place has of a node
+static inline int32_t tess_first_column(const tess_step_t *s, int32_t index) {
+    return tess_is_whole(&s->nodes[index]) ? 0 : s->state[index - s->first].col0;
+}
+
+static inline tess_quant_t tess_quant_of(const struct tess_node *node) {
+    tess_quant_t quant = {node->zero_point, node->clamp_low - node->zero_point, node->clamp_high - node->zero_point};
+    return quant;
+}
+
 // Start a strip: columns [col0, col1) of each node, nothing produced yet.
 void tess_plan_strip(const tess_step_t *s, uint32_t strip);
 
 // Plan a band: rows [begin, target) of each node. Returns TESS_ERR_PLAN when a ring is too small for what is alive then.
 int tess_plan_band(const tess_step_t *s);
+
+// Compute rows [begin, target) of node i of the segment, any kind but source and sink.
+void tess_compute(const tess_step_t *s, int32_t i);
+
+// The same for kinds that only move bytes: concat, slice, pad, reshape, resize.
+void tess_move(const tess_step_t *s, int32_t i);
 
 #endif

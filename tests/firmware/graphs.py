@@ -11,23 +11,36 @@ from hypothesis import strategies as st
 
 from firmware.compiler.graph import (
     Add,
+    AveragePool2D,
     Clamp,
+    Concat,
     Conv2D,
     DepthwiseConv2D,
+    FullyConnected,
     Graph,
+    Lookup,
     MaxPool2D,
+    Mean,
+    Mul,
     Op,
+    Operand,
+    Pad,
     Padding,
     Params,
     Quantization,
+    Reshape,
     ResizeNearest,
     Shape,
+    Slice,
+    Softmax,
+    Sub,
     Tensor,
     Weights,
     Window,
 )
 from firmware.compiler.ops import output_shape
 from firmware.compiler.requantize import clamp_for
+from firmware.compiler.tables import FUNCTIONS, OUTPUT_QUANTIZATION, PAIRS, SOFTMAX_QUANTIZATION
 from firmware.compiler.verify import verify
 
 SPREAD = 50.0  # standard deviation, in steps, that activations are scaled to
@@ -101,6 +114,79 @@ class Builder:
     ) -> str:
         return self._append(ResizeNearest(factor, crop), [source], self.tensors[source].quant, name)
 
+    def fully_connected(self, source: str, channels: int) -> str:
+        tensor = self.tensors[source]
+        weights, scale = self._weights((channels, *tensor.shape), 0, tensor.shape.size, tensor.quant)
+        if self.rng.random() < 0.6:  # one scale for all, as most converters write
+            weights.scales[:] = weights.scales[0]
+        quant = self.quantization(scale)
+        return self._append(FullyConnected(weights, clamp_for(self.activation(), quant)), [source], quant, None)
+
+    def pair(self, first: str, second: str, kind: type = Mul, name: str | None = None) -> str:
+        """Sum, difference or product of maps that may be broadcast."""
+        a, b = (self.tensors[i].quant.scale for i in (first, second))
+        scale = a * b * SPREAD if kind is Mul else float(np.hypot(a, b)) * float(self.rng.uniform(0.3, 1.5))
+        quant = self.quantization(scale)
+        return self._append(kind(clamp_for(self.activation(), quant)), [first, second], quant, name)
+
+    def average(self, source: str, window: Window) -> str:
+        quant = self.tensors[source].quant
+        return self._append(AveragePool2D(window, clamp_for(self.activation(), quant)), [source], quant, None)
+
+    def mean(self, source: str, axes: tuple[bool, bool] = (True, True)) -> str:
+        quant = self.tensors[source].quant
+        if self.rng.random() < 0.5:
+            quant = self.quantization(quant.scale * float(self.rng.uniform(0.3, 1.1)))
+        return self._append(Mean(axes), [source], quant, None)
+
+    def softmax(self, source: str) -> str:
+        beta = float(self.rng.choice([1.0, 1.0, 0.5, 2.0]))
+        return self._append(Softmax(beta), [source], SOFTMAX_QUANTIZATION, None)
+
+    def lookup(self, source: str, function: str) -> str:
+        before = self.tensors[source].quant
+        after = OUTPUT_QUANTIZATION.get(function) or self.quantization(before.scale * float(self.rng.uniform(0.6, 1.5)))
+        after = before if function == "RELU6" else after
+        alpha = float(np.float32(self.rng.uniform(0.01, 0.5))) if function == "LEAKY_RELU" else 0.0
+        return self._append(Lookup(function, alpha), [source], after, None)
+
+    def constant(self, source: str, function: str) -> str:
+        """The source and one constant."""
+        operand = Operand(int(self.rng.integers(-128, 128)), self.quantization(), bool(self.rng.integers(2)))
+        before = self.tensors[source].quant.scale
+        factor = operand.quant.scale * SPREAD if function == "MUL" else float(self.rng.uniform(0.5, 1.5))
+        after = self.quantization(before * factor)
+        params = Lookup(function, operand=operand, clamp=clamp_for(self.activation(), after))
+        return self._append(params, [source], after, None)
+
+    def concat(self, sources: list[str]) -> str:
+        return self._append(Concat(), sources, self.tensors[sources[0]].quant, None)
+
+    def slice(self, source: str) -> str:
+        size = self.shape(source)
+        start = [int(self.rng.integers(0, n)) if self.rng.random() < 0.6 else 0 for n in size]
+        taken = [int(self.rng.integers(1, n - a + 1)) for n, a in zip(size, start, strict=True)]
+        return self._append(Slice(tuple(start), Shape(*taken)), [source], self.tensors[source].quant, None)
+
+    def pad(self, source: str) -> str:
+        """With a value that no convolution and no maximum would pad with by itself."""
+        quant = self.tensors[source].quant
+        value = int(self.rng.choice([v for v in (-100, 17, 127) if v != quant.zero_point]))
+        padding = Padding(*(int(n) for n in self.rng.integers(0, 4, 4)))
+        return self._append(Pad(padding, value), [source], quant, None)
+
+    def reshape(self, source: str) -> str:
+        h, w, c = self.shape(source)
+        shape = [Shape(1, 1, h * w * c), Shape(h, 1, w * c), Shape(1, h * w, c), Shape(w, h, c), Shape(c, w, h)]
+        shape = [s for s in shape if s != (h, w, c)]
+        if not shape:
+            return source
+        return self._append(Reshape(shape[int(self.rng.integers(len(shape)))]), [source], self.tensors[source].quant, None)
+
+    def kind(self, name: str) -> str:
+        """Kind of the operator that makes a tensor."""
+        return next((op.kind for op in self.ops if op.output == name), "input")
+
     def graph(self, outputs: tuple[str, ...], **fields) -> Graph:
         return verify(Graph(dict(self.tensors), tuple(self.ops), self.input, outputs, **fields))
 
@@ -161,6 +247,9 @@ def _random_step(b: Builder, max_size: int, max_channels: int) -> None:
     # mostly the newest tensor, sometimes an older one: branches and several outputs
     source = names[-1] if rng.random() < 0.75 else names[int(rng.integers(len(names)))]
     shape = b.shape(source)
+    if rng.random() < 0.35:
+        _rarer_step(b, source, max_size, max_channels)
+        return
     kind = rng.choice(["conv", "conv", "point", "depthwise", "depthwise", "add", "residual", "pool", "upsample"])
     if kind == "conv":
         b.conv(source, int(rng.integers(1, max_channels + 1)), random_window(rng, shape))
@@ -182,6 +271,51 @@ def _random_step(b: Builder, max_size: int, max_channels: int) -> None:
         if shape.h * factor[0] <= 2 * max_size and shape.w * factor[1] <= 2 * max_size:
             crop = tuple(int(f > 1 and rng.random() < 0.4) for f in factor)
             _pyramid_add(b, b.upsample(source, factor, crop=crop))
+
+
+def _rarer_step(b: Builder, source: str, max_size: int, max_channels: int) -> None:
+    rng, shape = b.rng, b.shape(source)
+    kind = rng.choice(
+        ["full", "pair", "excite", "average", "mean", "softmax", "lookup", "constant", "concat", "slice", "pad", "reshape"]
+    )
+    if kind == "full" and max(shape[:2]) <= 12 and b.kind(source) != "Reshape":
+        b.fully_connected(source, int(rng.integers(1, max_channels + 1)))
+    elif kind == "pair":
+        partners = [n for n in b.tensors if all(x == y or min(x, y) == 1 for x, y in zip(b.shape(n), shape, strict=True))]
+        pair = [source, partners[int(rng.integers(len(partners)))]]
+        sides = np.max([b.shape(n) for n in pair], axis=0)
+        if sides[2] <= max_channels:
+            rng.shuffle(pair)
+            b.pair(*pair, [Add, Sub, Mul][int(rng.integers(3))])
+    elif kind == "excite":
+        gate = b.conv(b.mean(source), shape.c, Window((1, 1), (1, 1), Padding()))
+        b.pair(source, b.lookup(gate, "LOGISTIC") if b.tensors[gate].quant.scale <= 8 else gate, Mul)
+    elif kind == "average":
+        window = random_window(rng, shape)
+        usual = (Padding(), same_padding((shape.h, shape.w), window.kernel, window.stride))
+        b.average(source, window if window.padding in usual else replace(window, padding=usual[1]))
+    elif kind == "mean":
+        b.mean(source, [(True, True), (True, False), (False, True)][int(rng.integers(3))])
+    elif kind == "softmax":
+        b.softmax(source)
+    elif kind == "lookup":
+        known = [name for name in FUNCTIONS if name not in OUTPUT_QUANTIZATION or b.tensors[source].quant.scale <= 8]
+        b.lookup(source, str(rng.choice(known)))
+    elif kind == "constant":
+        b.constant(source, str(rng.choice(list(PAIRS))))
+    elif kind == "concat":
+        quant = b.tensors[source].quant
+        alike = [n for n, t in b.tensors.items() if t.shape[:2] == shape[:2] and t.quant == quant]
+        count = int(rng.integers(2, 5))
+        names = [source, *(alike[int(rng.integers(len(alike)))] for _ in range(count - 1))]
+        if sum(b.shape(n).c for n in names) <= 2 * max_channels:
+            b.concat(names)
+    elif kind == "slice":
+        b.slice(source)
+    elif kind == "pad" and b.kind(source) != "Pad" and max(shape[:2]) + 6 <= 2 * max_size:
+        b.pad(source)
+    elif kind == "reshape" and b.kind(source) != "Reshape" and max(shape[0] * shape[1], shape.size // shape.h) <= 2 * max_size:
+        b.reshape(source)
 
 
 def _pyramid_add(b: Builder, upsampled: str) -> None:

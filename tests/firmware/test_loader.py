@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from firmware.compiler.graph import Graph, Mul, Padding, Reshape, Shape, Sub, Window
+from firmware.compiler.image import write_image
+from firmware.compiler.program import Program, build_program
+from firmware.compiler.schedule import layer_by_layer, stream
+from firmware.compiler.search import deploy
 from firmware.host import BuildError, HostModel, TessError, compile_c, needed, runtime_sources
+from tests.firmware.graphs import Builder, same_window
 from tests.firmware.tess_bytes import Decode, Level, Net, Segment, fused, layers, mend, patch, write
 
 HERE = Path(__file__).parent
@@ -85,7 +91,7 @@ HOSTILE: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "no outputs": (-6, lambda m: patch(m, 32, "H", 0)),
     "first node is no source": (-6, lambda m: patch(m, node(0, 0), "B", 1)),
     "a second source": (-6, lambda m: patch(m, node(1, 0), "B", 0)),
-    "unknown kind": (-6, lambda m: patch(m, node(1, 0), "B", 7)),
+    "unknown kind": (-6, lambda m: patch(m, node(1, 0), "B", 17)),
     "input from the future": (-6, lambda m: patch(m, node(1, 4), "H", 1)),
     "too many inputs": (-6, lambda m: patch(m, node(1, 1), "B", 2)),
     "an empty tensor": (-6, lambda m: patch(m, node(0, 12), "3H", 0, 8, 3)),
@@ -208,6 +214,67 @@ def fuzzer() -> Path:
         if shutil.which("gcc"):
             raise
         pytest.skip(f"no compiler with sanitizers: {error}")
+
+
+def every_kind() -> Graph:
+    """A network with all operators that `small` has not."""
+    b = Builder(np.random.default_rng(4), Shape(8, 8, 3))
+    stem = b.conv("image", 4, same_window(Shape(8, 8, 3), 3, 2))
+    gate = b.lookup(b.conv(b.mean(stem), 4, same_window(Shape(1, 1, 4), 1)), "HARD_SWISH")
+    body = b.pair(b.pair(stem, gate, Mul), stem, Sub)
+    both = b.concat([body, body])
+    small_map = b.average(both, Window((2, 2), (2, 2), Padding()))
+    flat = b._append(Reshape(Shape(1, 1, 32)), [small_map], b.tensors[small_map].quant, "flat")
+    return b.graph((b.softmax(b.fully_connected(flat, 5)), b.pad(small_map), b.slice(body), both))
+
+
+HOSTILE_KINDS: dict[str, tuple[str, int, str, tuple[int, ...]]] = {
+    "slice beyond the end": ("Slice", 56, "H", (9,)),
+    "slice of channels beyond the end": ("Slice", 60, "H", (4,)),
+    "padding larger than the output": ("Pad", 25, "B", (200,)),
+    "reshape of another size": ("Reshape", 16, "H", (31,)),
+    "softmax of other channels": ("Softmax", 16, "H", (6,)),
+    "lookup of another shape": ("Lookup", 12, "H", (2,)),
+    "product that is not broadcast": ("Mul", 12, "H", (3,)),
+    "mean of half the rows": ("Mean", 12, "H", (2,)),
+    "too few channels joined": ("Concat", 16, "H", (7,)),
+    "one input to join": ("Concat", 1, "B", (1,)),
+    "average of 17 rows": ("AveragePool2D", 21, "B", (17,)),
+}
+
+
+@pytest.fixture(scope="module")
+def all_kinds() -> tuple[Program, bytes]:
+    program = build_program(every_kind())
+    return program, write_image(deploy(program, stream(program)), None, b"0" * 32)
+
+
+@pytest.mark.parametrize("what", HOSTILE_KINDS)
+def test_what_is_wrong_with_other_kinds_is_said(what: str, all_kinds: tuple[Program, bytes]) -> None:
+    program, data = all_kinds
+    kind, field, layout, values = HOSTILE_KINDS[what]
+    index = next(i for i, n in enumerate(program.nodes) if n.op is not None and program.graph.ops[n.op].kind == kind)
+    assert code(data) == 0
+    assert code(patch(data, node(index, field), layout, *values)) == -6
+
+
+@pytest.mark.parametrize("what, at, value", [("Mul", 4, -32), ("Mean", 0, -1), ("Softmax", 1020, 4095), ("Softmax", 0, -1)])
+def test_wrong_numbers_of_other_kinds_are_refused(what: str, at: int, value: int, all_kinds: tuple[Program, bytes]) -> None:
+    program, data = all_kinds
+    index = next(i for i, n in enumerate(program.nodes) if n.op is not None and program.graph.ops[n.op].kind == what)
+    assert code(patch(data, offset(data, node(index, 40)) + at, "i", value)) == -6
+    assert code(patch(data, node(index, 40), "I", len(data) - 4)) == -5
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_thousands_of_damaged_models_of_other_kinds_are_survived(fuzzer: Path, tmp_path: Path, rows: int, all_kinds) -> None:
+    program, data = all_kinds
+    path = tmp_path / "model.tess"
+    path.write_bytes(write_image(deploy(program, layer_by_layer(program)), None, b"0" * 32) if rows else data)
+    done = subprocess.run([fuzzer, path, "7", "4000"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
+    words = done.stdout.split()
+    assert int(words[1]) > 200 and int(words[5]) > 1000
 
 
 @pytest.mark.parametrize("columns, carry", [(1, 1), (2, 0), (0, 1)])

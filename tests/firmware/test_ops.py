@@ -8,30 +8,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware.compiler import ops
+from firmware.compiler.axis import Axis, whole_axis
 from firmware.compiler.graph import (
     Add,
+    AveragePool2D,
     Clamp,
+    Concat,
     Conv2D,
     Graph,
     GraphError,
+    Lookup,
     MaxPool2D,
+    Mean,
     Op,
+    Operand,
+    Pad,
     Padding,
     Quantization,
+    Reshape,
     ResizeNearest,
     Shape,
+    Slice,
+    Softmax,
     Tensor,
     Weights,
     Window,
 )
-from firmware.compiler.ops import Axis, Region
+from firmware.compiler.ops import Region
+from firmware.compiler.supported import PAGE, supported_page
 from firmware.compiler.verify import verify
 from tests.firmware.graphs import Builder, detector_graph, graphs, same_window
 
 
 @st.composite
 def axes(draw) -> Axis:
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from(["window", "resize", "whole", "slice"]))
+    if kind == "slice":
+        size, start = draw(st.integers(1, 12)), draw(st.integers(0, 11))
+        taken = draw(st.integers(1, max(1, size - start)))
+        return Axis(max(size, start + taken), taken, pad_before=-start)
+    if kind == "whole":
+        return whole_axis(draw(st.integers(1, 12)), draw(st.integers(1, 12)))
+    if kind == "resize":
         size, factor = draw(st.integers(1, 12)), draw(st.integers(1, 4))
         return Axis(size, size * factor, factor=factor)
     kernel = draw(st.integers(1, 7))
@@ -41,8 +59,23 @@ def axes(draw) -> Axis:
     return Axis(size, (size + before + after - kernel) // stride + 1, kernel, stride, before)
 
 
+@given(st.integers(1, 12), st.integers(0, 5), st.integers(0, 5), st.data())
+def test_padding_alone_needs_nothing(size, before, behind, data):
+    axis = Axis(size, before + size + behind, pad_before=before)
+    lo = data.draw(st.integers(0, axis.size_out - 1))
+    hi = data.draw(st.integers(lo + 1, axis.size_out))
+    needed = {o - before for o in range(lo, hi) if 0 <= o - before < size}
+    found = range(axis.in_lo(lo), axis.in_hi(hi))
+    assert set(found) == needed
+    assert axis.start(lo) <= axis.in_lo(lo) or not needed
+    for available in range(size + 1):
+        assert axis.computable(available) == max(m for m in range(axis.size_out + 1) if axis.in_hi(m) <= available)
+
+
 def read_by(axis: Axis, out: int) -> set[int]:
     """Input positions that output `out` reads, from the definition of the operator."""
+    if axis.stride == 0:
+        return set(range(axis.size_in))
     if axis.factor > 1:
         return {out // axis.factor}
     window = range(out * axis.stride - axis.pad_before, out * axis.stride - axis.pad_before + axis.kernel)
@@ -80,14 +113,21 @@ def test_arrays_give_what_numbers_give(axis):
 @given(graphs(max_ops=4))
 def test_input_region_of_everything_is_everything_that_matters(graph):
     for op in graph.ops:
-        shape, source = graph.tensors[op.output].shape, graph.tensors[op.inputs[0]].shape
-        inside, padding = ops.input_region(graph, op, Region(0, 0, shape.h, shape.w))
-        assert inside.top == inside.left == 0
-        assert inside.bottom <= source.h and inside.right <= source.w
-        if hasattr(op.params, "window"):
-            assert (padding.top, padding.left) == (op.params.window.padding.top, op.params.window.padding.left)
-        else:
-            assert inside == Region(0, 0, source.h, source.w) and padding == Padding()
+        shape = graph.tensors[op.output].shape
+        for position, name in enumerate(op.inputs):
+            source = graph.tensors[name].shape
+            inside, padding = ops.input_region(graph, op, Region(0, 0, shape.h, shape.w), position)
+            if isinstance(op.params, Slice):
+                (top, left, _), taken = op.params.start, op.params.shape
+                assert inside == Region(top, left, top + taken.h, left + taken.w) and padding == Padding()
+                continue
+            assert inside.top == inside.left == 0
+            assert inside.bottom <= source.h and inside.right <= source.w
+            if hasattr(op.params, "window"):
+                assert (padding.top, padding.left) == (op.params.window.padding.top, op.params.window.padding.left)
+            else:
+                around = op.params.padding if isinstance(op.params, Pad) else Padding()
+                assert inside == Region(0, 0, source.h, source.w) and padding == around
 
 
 def test_macs_and_bytes_of_known_layers():
@@ -134,6 +174,15 @@ def test_the_legal_graph_is_legal():
     verify(legal(Add(Clamp()), ("a", "a")))
     verify(legal(MaxPool2D(Window((2, 2), (2, 2), Padding()), Clamp()), output=Shape(2, 2, 2)))
     verify(legal(ResizeNearest((2, 3)), output=Shape(8, 12, 2)))
+    verify(legal(Pad(Padding(1, 0, 2, 3), -7), output=Shape(7, 7, 2)))
+    verify(legal(Slice((1, 0, 1), Shape(3, 4, 1)), output=Shape(3, 4, 1)))
+    verify(legal(Reshape(Shape(1, 1, 32)), output=Shape(1, 1, 32)))
+    verify(legal(Mean((True, False)), output=Shape(1, 4, 2)))
+    verify(legal(Lookup("MUL", operand=Operand(3, Quantization(1.0, 0)))))
+
+
+def test_the_page_of_supported_operators_is_current():
+    assert PAGE.read_text() == supported_page(), "run: python -m firmware.compiler.supported"
 
 
 SCALE = Quantization(0.25, 3)
@@ -158,10 +207,22 @@ BROKEN = {
     ),
     "whole numbers from 1 to 16": legal(ResizeNearest((17, 1)), output=Shape(68, 4, 2)),
     "has 1 inputs, it takes 2": legal(Add(Clamp())),
+    "has 1 inputs, it takes 2 to 4": legal(Concat()),
+    "SAME means": legal(AveragePool2D(Window((2, 2), (1, 1), Padding(1, 0, 0, 0)), Clamp()), output=Shape(4, 3, 2)),
+    "over neither": legal(Mean((False, False))),
+    "the output has scale 1/256": legal(Softmax()),
+    "beta 0.0": legal(Softmax(0.0)),
+    "The function is RELU": legal(Lookup("SINE")),
+    "DIV with 3": legal(Lookup("DIV", operand=Operand(3, Quantization(1.0, 0)))),
+    "a constant with": legal(Lookup("ADD", operand=Operand(3, Quantization(-1.0, 0)))),
+    "LOGISTIC makes": legal(Lookup("LOGISTIC")),
+    "lies inside of the input": legal(Slice((0, 0, 1), Shape(4, 4, 2))),
+    "of 300": legal(Pad(Padding(1, 1, 1, 1), 300), output=Shape(6, 6, 2)),
+    "same number of values": legal(Reshape(Shape(1, 1, 31)), output=Shape(1, 1, 31)),
 }
-small = Op("small", convolution(channels=1), ("a",), "a1")
-BROKEN["nothing is broadcast"] = Graph(
-    {n: Tensor(n, Shape(4, 4, c), Quantization(0.5, 3)) for n, c in (("a", 2), ("a1", 1), ("out", 2))},
+small = Op("small", convolution(channels=3), ("a",), "a1")
+BROKEN["or one of the inputs has 1"] = Graph(
+    {n: Tensor(n, Shape(4, 4, c), Quantization(0.5, 3)) for n, c in (("a", 2), ("a1", 3), ("out", 3))},
     (small, Op("it", Add(Clamp()), ("a", "a1"), "out")),
     "a",
     ("out",),
@@ -205,6 +266,6 @@ def test_an_unsound_graph_is_refused(words):
 def test_documentation_lists_every_rule():
     text = ops.supported_operators()
     for kind, entry in ops.RULES.items():
-        assert f"### {kind.__name__}" in text
+        assert f"## {kind.__name__}" in text
         for constraint in entry.constraints:
             assert " ".join(constraint.__doc__.split()) in text

@@ -10,7 +10,8 @@ import pytest
 
 from firmware.compiler.graph import Add, Clamp, Quantization, Shape
 from firmware.compiler.interpreter import Interpreter
-from firmware.compiler.judges import JudgeError, run_litert_ref, run_tflm, run_tflm_many
+from firmware.compiler.judges import JudgeError, litert_part, run_litert_ref, run_tflm, run_tflm_many
+from firmware.compiler.tables import FUNCTIONS
 from firmware.compiler.tflite import graphs_equal, read_tflite, write_tflite
 from tests.firmware.graphs import Builder, detector_graph, random_graph, random_image, same_window
 from tests.firmware.test_tflite import edited
@@ -37,9 +38,10 @@ def test_random_networks_agree_with_litert_and_tflm(first):
     for seed in range(first, first + GRAPHS_A_TEST):
         rng = np.random.default_rng(seed)
         graph = random_graph(rng)
-        image, model = random_image(rng, graph), write_tflite(graph)
-        answers = {"LiteRT": run_litert_ref(model, image), "TFLM": run_tflm(model, image, isolated=False)}
-        _compare(graph, image, answers, f"seed {seed}")
+        image = random_image(rng, graph)
+        _compare(graph, image, {"TFLM": run_tflm(write_tflite(graph), image, isolated=False)}, f"seed {seed}")
+        if (part := litert_part(graph)) is not None:
+            _compare(part, image, {"LiteRT": run_litert_ref(write_tflite(part), image)}, f"seed {seed}")
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**-31, 2.0**-20, 0.4, 1.6, 9.0])
@@ -124,8 +126,60 @@ def test_a_foreign_person_detector_agrees(shared_data):
     _compare(graph, image, answers, "person_det")
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2_1.0_224_ptq", "mcunet_vww1_80", "mcunetv2_large_224"])
+def test_whole_foreign_networks_agree(shared_data, name):
+    """Mean, softmax, squeeze and excite, a classifier behind a transposed map; TFLM on the foreign file and on ours."""
+    foreign = (shared_data / "models" / f"{name}.tflite").read_bytes()
+    graph = read_tflite(foreign)
+    ours, part = write_tflite(graph), litert_part(graph)
+    assert graphs_equal(read_tflite(ours), graph)
+    image = random_image(np.random.default_rng(3), graph)
+    _compare(graph, image, {"TFLM": run_tflm(ours, image), "TFLM on the original": run_tflm(foreign, image)}, name)
+    _compare(part, image, {"LiteRT": run_litert_ref(write_tflite(part), image)}, name)
+
+
+@pytest.mark.parametrize("function", sorted(FUNCTIONS))
+def test_all_values_of_functions_agree(function):
+    """All 256 of them, under several scales."""
+    rng = np.random.default_rng(1)
+    image = np.arange(-128, 128, dtype=np.int8).reshape(16, 16, 1)
+    for exponent in (-9, -5, -3, -1, 2):
+        b = Builder(rng, Shape(16, 16, 1), Quantization(float(np.float32(1.3 * 2.0**exponent)), int(rng.integers(-128, 128))))
+        graph = b.graph((b.lookup("image", function),))
+        model = write_tflite(graph)
+        answers = {"TFLM": run_tflm(model, image, isolated=False)}
+        if litert_part(graph) is not None:
+            answers["LiteRT"] = run_litert_ref(model, image)
+        _compare(graph, image, answers, f"{function} at 2**{exponent}")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 10, 1001])
+def test_softmax_of_many_classes_agrees(channels):
+    rng = np.random.default_rng(channels)
+    b = Builder(rng, Shape(2, 2, channels), Quantization(float(np.float32(0.07)), 3))
+    graph = b.graph((b.softmax("image"),))
+    image, model = random_image(rng, graph), write_tflite(graph)
+    _compare(graph, image, {"LiteRT": run_litert_ref(model, image), "TFLM": run_tflm(model, image, False)}, str(channels))
+
+
+def test_litert_rounds_fully_connected_layers_once():
+    """Else `litert_part` has no reason to be."""
+    differing = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        b = Builder(rng, Shape(4, 4, 8))
+        graph = b.graph((b.fully_connected("image", 64),))
+        image, model = random_image(rng, graph), write_tflite(graph)
+        assert litert_part(graph) is None
+        _compare(graph, image, {"TFLM": run_tflm(model, image, isolated=False)}, f"seed {seed}")
+        off = np.abs(run_litert_ref(model, image)[0].astype(int) - Interpreter(graph).run(image)[graph.outputs[0]])
+        assert off.max() <= 1
+        differing += int(off.sum())
+    assert 0 < differing < 40
+
+
 def test_the_front_of_mobilenet_agrees(shared_data):
-    """A network with a uint8 input, cut before the operators that are not supported."""
+    """A network with a uint8 input, cut in the middle."""
     foreign = (shared_data / "models" / "mobilenet_v2_1.0_224_ptq.tflite").read_bytes()
     graph = read_tflite(foreign, outputs=["MobileNetV2/expanded_conv_3/add/add"])
     assert graph.input_is_uint8

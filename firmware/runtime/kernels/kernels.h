@@ -50,6 +50,43 @@ typedef struct tess_maxpool {
     int32_t low, high;              // clamp, in quantised units
 } tess_maxpool_t;
 
+// Average over the part of a window that lies inside of the picture.
+typedef tess_maxpool_t tess_avgpool_t;
+
+enum tess_pair_function {
+    TESS_PAIR_ADD,
+    TESS_PAIR_SUB,
+    TESS_PAIR_MUL,
+};
+
+// Two operands of different shapes, or another function than the sum.
+typedef struct tess_pair {
+    tess_add_t add;                 // product: multiplier_a and shift_a are the whole factor
+    enum tess_pair_function function;
+    int32_t a_pixel, b_pixel;       // steps from column to column; 0 where one column serves all
+    int32_t a_channel, b_channel;   // steps from channel to channel, 1 or 0
+} tess_pair_t;
+
+// Means over `rows` rows and `cols` columns each, at most 2^22 values.
+typedef struct tess_mean {
+    int32_t rows, row_size;         // row_size: bytes from row to row
+    int32_t cols, c;
+    int32_t zero_point;             // of the input
+    int32_t multiplier, shift;      // the division is part of it
+    tess_quant_t quant;
+} tess_mean_t;
+
+// Over the channels of each pixel. The output's scale is 1/256, its zero point -128.
+typedef struct tess_softmax {
+    const int32_t *table;           // exp of differences -255..0, Q31; the last is at least 4096
+    int32_t c;                      // 1..4095
+} tess_softmax_t;
+
+typedef struct tess_lookup {
+    const int8_t *table;            // answers for -128..127
+    int32_t c;
+} tess_lookup_t;
+
 typedef struct tess_resize {
     int32_t factor_w;
     int32_t c;
@@ -65,6 +102,19 @@ void tess_add_row(const tess_add_t *p, const int8_t *a, const int8_t *b, int32_t
 
 void tess_maxpool_row(const tess_maxpool_t *p, const int8_t *const *rows, int32_t in_col0, int32_t x0, int32_t x1,
     int8_t *out);
+
+void tess_avgpool_row(const tess_avgpool_t *p, const int8_t *const *rows, int32_t in_col0, int32_t x0, int32_t x1,
+    int8_t *out);
+
+// a and b point at the column that x0 reads.
+void tess_pair_row(const tess_pair_t *p, const int8_t *a, const int8_t *b, int32_t x0, int32_t x1, int8_t *out);
+
+// in points at the first row and at the column that x0 reads first.
+void tess_mean_row(const tess_mean_t *p, const int8_t *in, int32_t x0, int32_t x1, int8_t *out);
+
+// in points at column x0.
+void tess_softmax_row(const tess_softmax_t *p, const int8_t *in, int32_t x0, int32_t x1, int8_t *out);
+void tess_lookup_row(const tess_lookup_t *p, const int8_t *in, int32_t x0, int32_t x1, int8_t *out);
 
 // row points at column in_col0 of the one input row.
 void tess_resize_row(const tess_resize_t *p, const int8_t *row, int32_t in_col0, int32_t x0, int32_t x1, int8_t *out);
