@@ -5,7 +5,7 @@ The sizes of the runtime's own parts are SPEC.md section 3; `tess_needed` in the
 
 from dataclasses import dataclass
 
-from firmware.compiler.memory import MemoryPlan, ScheduledProgram
+from firmware.compiler.memory import Lifetime, MemoryPlan, ScheduledProgram
 
 CANDIDATE_BYTES = 16
 NODE_STATE_BYTES = 12
@@ -71,11 +71,20 @@ def estimate(scheduled: ScheduledProgram, plan: MemoryPlan, max_candidates: int 
         sram=sram(scheduled, plan.arena_size, max_candidates),
         macs=scheduled.program.macs,
         scheduled_macs=scheduled.macs,
-        paper_sram=paper_sram(scheduled),
+        paper_sram=paper_sram(scheduled, plan),
     )
 
 
-def paper_sram(scheduled: ScheduledProgram) -> int:
+def paper_sram(scheduled: ScheduledProgram, plan: MemoryPlan) -> int:
     """Most bytes of feature maps alive in one step, the input picture left out (MCUNetV2, section 4, "analytic")."""
     lifetimes = [t for t in scheduled.lifetimes if t.node != 0]
-    return max((sum(b.size for b in lifetimes if b.first <= a.first < b.stop) for a in lifetimes), default=0)
+    return max((_occupied([t for t in lifetimes if t.first <= a.first < t.stop], plan) for a in lifetimes), default=0)
+
+
+def _occupied(alive: list[Lifetime], plan: MemoryPlan) -> int:
+    """Bytes that buffers stand on; where two overlap, once."""
+    total = reached = 0
+    for start, size in sorted((plan.offsets[t.node], t.size) for t in alive):
+        total += max(0, start + size - max(start, reached))
+        reached = max(reached, start + size)
+    return total
