@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -127,11 +126,9 @@ def pip_calls(folder: Path) -> int:
     return len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
 
 
-def test_second_setup_does_nothing_and_is_quick(copy: Path) -> None:
+def test_second_setup_does_nothing(copy: Path) -> None:
     assert set_up(copy).returncode == 0
-    start = time.monotonic()
     second = set_up(copy)
-    assert time.monotonic() - start < 5  # 0.04 s on an idle machine, but this one may be busy
     assert (second.returncode, second.stdout, pip_calls(copy)) == (0, "", 1)
 
 

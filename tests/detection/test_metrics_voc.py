@@ -1,6 +1,5 @@
 """VOC average precision: a loop that follows the devkit as judge, published tiny cases, hand-computed curves."""
 
-import time
 
 import numpy as np
 import pytest
@@ -238,20 +237,3 @@ def test_an_image_cannot_be_added_twice() -> None:
     evaluator = evaluate({"x": (truth_of([]), found_of([], []))})
     with pytest.raises(MetricsError, match="twice"):
         evaluator.add("x", truth_of([]), found_of([], []))
-
-
-def test_fast_enough_to_follow_training() -> None:
-    rng = np.random.default_rng(0)
-
-    def boxes(n):
-        corner = rng.random((n, 2)) * 200
-        return np.hstack([corner, corner + rng.random((n, 2)) * 80 + 1])
-
-    def pair():
-        scores = -np.sort(-rng.random(100))
-        return truth_of(boxes(10), rng.integers(0, 20, 10)), found_of(boxes(100), scores, rng.integers(0, 20, 100))
-
-    pairs = [pair() for _ in range(1000)]
-    start = time.process_time()
-    assert 0 < ap50(pairs, [str(c) for c in range(20)]) < 1
-    assert time.process_time() - start < 2.0

@@ -1,7 +1,6 @@
 """WIDER FACE protocol: a line-by-line loop as judge, hand-computed cases, the official lists where they are present."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -211,9 +210,8 @@ def test_official_lists_have_the_published_counts(official_faces: dict[str, Face
 
 
 def test_perfect_detections_of_all_3226_images(official_faces: dict[str, Faces]) -> None:
-    """Every annotated face found, with 500 boxes an image: nearly 1, in seconds."""
+    """Every annotated face found, with 500 boxes an image: nearly 1."""
     rng = np.random.default_rng(0)
-    start = time.process_time()
     evaluator = WiderEvaluator(official_faces)
     for name, faces in official_faces.items():
         boxes = np.maximum(faces.boxes, np.tile(faces.boxes[:, :2], 2))  # one face has a negative height
@@ -223,4 +221,3 @@ def test_perfect_detections_of_all_3226_images(official_faces: dict[str, Faces])
     values = evaluator.result().values
     # With +1 pixels a face may overlap a larger identical-looking one more than itself; hence not exactly 1.
     assert all(values[f"wider_{name}"] > 0.999 for name in SETTINGS)
-    assert time.process_time() - start < 30
