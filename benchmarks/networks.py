@@ -15,12 +15,12 @@ from firmware.compiler.graph import (
     DepthwiseConv2D,
     Graph,
     Op,
-    Padding,
     Quantization,
     Shape,
     Tensor,
     Weights,
     Window,
+    same_padding,
 )
 from firmware.compiler.verify import verify
 
@@ -73,9 +73,7 @@ def _scales(channels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _window(shape: Shape, kernel: int, stride: int) -> Window:
-    pads = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in shape[:2]]
-    (top, left), (bottom, right) = ([p // 2 for p in pads], [p - p // 2 for p in pads])
-    return Window((kernel, kernel), (stride, stride), Padding(top, left, bottom, right))
+    return Window((kernel, kernel), (stride, stride), same_padding(shape, (kernel, kernel), (stride, stride)))
 
 
 MOBILENET_V2 = (

@@ -22,13 +22,13 @@ from firmware.compiler.graph import (
     Graph,
     MaxPool2D,
     Op,
-    Padding,
     Params,
     ResizeNearest,
     Shape,
     Tensor,
     Weights,
     Window,
+    same_padding,
 )
 from firmware.compiler.requantize import clamp_for
 from firmware.compiler.verify import verify
@@ -75,12 +75,6 @@ def lower_structure(arch: Arch, height: int, width: int) -> Graph:
     return lower(arch, Calibration(height, width, convolutions, ranges))
 
 
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after one axis of `size` that TensorFlow's SAME adds; the odd one goes after."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
 def _weight_shape(layer: Layer, channels_in: int) -> tuple[int, int, int, int]:
     return layer.channels, channels_in if layer.kind == "conv" else 1, layer.kernel, layer.kernel
 
@@ -101,9 +95,8 @@ def _params(layer: Layer, tensors: Mapping[str, Tensor], convolutions: Mapping[s
 
 
 def _window(layer: Layer, source: Shape) -> Window:
-    top, bottom = same_padding(source.h, layer.kernel, layer.stride)
-    left, right = same_padding(source.w, layer.kernel, layer.stride)
-    return Window((layer.kernel, layer.kernel), (layer.stride, layer.stride), Padding(top, left, bottom, right))
+    kernel, stride = (layer.kernel, layer.kernel), (layer.stride, layer.stride)
+    return Window(kernel, stride, same_padding(source, kernel, stride))
 
 
 def _weights(layer: Layer, source: Tensor, out: Tensor, convolutions: Mapping[str, Convolution]) -> Weights:

@@ -18,8 +18,7 @@ def execute(
 ) -> dict[str, np.ndarray]:
     """Run one picture, int8 (h, w, c) or uint8 (int8 + 128), through a schedule inside an arena of `plan.arena_size` bytes.
 
-    Returns the graph's outputs by name, int8 (h, w, c). `arena_high_water` of the result's owner is not kept here: the plan's
-    size is the array's size, so a write past it raises.
+    Returns the graph's outputs by name, int8 (h, w, c). The array is as large as the plan says, so a buffer past its end raises.
     """
     return _Execution(scheduled, plan, frame, interpreter or Interpreter(scheduled.program.graph)).run()
 

@@ -7,10 +7,10 @@ import torch
 from detection.arch import Arch, shapes
 from detection.calibration import Calibration, CalibrationError, dequantize, quantize
 from detection.fake_quantize import FakeQuantDetector
-from detection.lower import lower, lower_structure, same_padding
+from detection.lower import lower, lower_structure
 from detection.quantize import calibrate
 from detection.sqnr import layer_sqnr, worst_layer
-from firmware.compiler.graph import Conv2D, DepthwiseConv2D, Graph, Quantization
+from firmware.compiler.graph import Conv2D, DepthwiseConv2D, Graph, Quantization, Shape, same_padding
 from firmware.compiler.interpreter import Interpreter
 from tests.detection.small_detector import ARCH, make_detector, make_frames
 
@@ -37,7 +37,7 @@ def test_every_layer_becomes_one_operator_of_its_name_and_shape(graph: Graph) ->
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
 def test_same_padding_makes_ceil_of_size_over_stride(size: int, kernel: int, stride: int) -> None:
-    before, after = same_padding(size, kernel, stride)
+    before, _, after, _ = same_padding(Shape(size, 5, 1), (kernel, kernel), (stride, stride))
     assert before <= after <= before + 1
     assert (size + before + after - kernel) // stride + 1 == -(-size // stride)
 
