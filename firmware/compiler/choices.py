@@ -42,6 +42,7 @@ class Choices:
         self._crossing = [
             sum(align(nodes[j].size) for j in range(n) if program.last_reader[j] >= n) for n in range(count + 1)
         ]
+        self._strips: dict[tuple[int, int], tuple[list[int], list[int]]] = {}  # (stop, columns)
 
     def pushed(self) -> list[Choice]:
         """Every run of nodes, its first node leading."""
@@ -116,10 +117,17 @@ class Choices:
         nodes = self._program.nodes[segment.first : segment.stop]
         if segment.columns == 1:
             return [node.shape.w for node in nodes], 0
-        col0, col1 = strips_of(self._program, segment, terminals_of(self._program, segment.first, segment.stop))
-        spans = (col1 - col0).sum(axis=0)
-        extra = sum((int(s) - n.shape.w) * n.shape.h * n.macs_per_cell for s, n in zip(spans, nodes, strict=True))
-        return (col1 - col0).max(axis=0).tolist(), max(0, extra)
+        widest, spans = (found[segment.first :] for found in self._strips_before(segment.stop, segment.columns))
+        extra = sum((s - n.shape.w) * n.shape.h * n.macs_per_cell for s, n in zip(spans, nodes, strict=True))
+        return widest, max(0, extra)
+
+    def _strips_before(self, stop: int, columns: int) -> tuple[list[int], list[int]]:
+        """(widest strip, sum of all strips) of each node before `stop`: the nodes that run before them change nothing."""
+        if (stop, columns) not in self._strips:
+            whole = Segment(0, stop, columns)
+            col0, col1 = strips_of(self._program, whole, terminals_of(self._program, 0, stop))
+            self._strips[stop, columns] = (col1 - col0).max(axis=0).tolist(), (col1 - col0).sum(axis=0).tolist()
+        return self._strips[stop, columns]
 
 
 class _Push:

@@ -181,7 +181,7 @@ def lower_bound(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ())
 def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ()) -> MemoryPlan:
     """Place every buffer at the lowest offset that its contemporaries leave free, in the best order that a local search finds."""
     bound = lower_bound(lifetimes, overlaps)
-    distances = {(o.below, o.above): o.distance for o in overlaps}
+    forbidden = _forbidden(lifetimes, overlaps)
     orders = (
         lambda t: (-t.size, t.first),
         lambda t: (-(t.stop - t.first) * t.size, t.first),
@@ -190,27 +190,27 @@ def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ())
         lambda t: (-t.stop, -t.size),
         lambda t: (-t.first, -t.size),
     )
-    best = min(
-        (_improve(*_placed(sorted(lifetimes, key=order), distances), distances, bound) for order in orders),
-        key=lambda found: found[0],
-    )
-    return MemoryPlan(best[1], best[0], bound)
+    best_size, best = None, {}
+    for order in orders:
+        size, offsets = _improve(sorted(lifetimes, key=order), forbidden, bound)
+        if best_size is None or size < best_size:
+            best_size, best = size, offsets
+        if best_size <= bound:
+            break
+    return MemoryPlan({t.node: best[t.node] for t in lifetimes}, best_size, bound)
 
 
 IMPROVEMENTS = 150  # tries of the local search, an order
 
-
-def _placed(order: list[Lifetime], distances: Mapping[tuple[int, int], int]) -> tuple[int, dict[int, int], list[Lifetime]]:
-    offsets = _first_fit(order, distances)
-    return max((offsets[t.node] + t.size for t in order), default=0), offsets, order
+Forbidden = Mapping[int, Sequence[tuple[int, int, int]]]  # buffer -> (other, low, high): barred from other's start on
 
 
-def _improve(
-    size: int, offsets: dict[int, int], order: list[Lifetime], distances: Mapping[tuple[int, int], int], bound: int
-) -> tuple[int, dict[int, int]]:
+def _improve(order: list[Lifetime], forbidden: Forbidden, bound: int) -> tuple[int, dict[int, int]]:
     """Local search over orders: a buffer, more often than not one that reaches the top, moves to another turn; equal sizes
     are accepted so that plateaus are crossed. The seed is fixed: the same lifetimes give the same plan."""
     dice = random.Random(0)
+    offsets = _first_fit(order, forbidden) or {}
+    size = max((offsets[t.node] + t.size for t in order), default=0)
     best_size, best = size, offsets
     for _ in range(IMPROVEMENTS):
         if best_size <= bound or len(order) < 2:
@@ -220,39 +220,42 @@ def _improve(
         turn = 0 if dice.random() < 0.3 else dice.randrange(moved or len(order))
         changed = order[:moved] + order[moved + 1 :]
         changed.insert(turn, order[moved])
-        found, placed, _ = _placed(changed, distances)
-        if found <= size:
-            size, offsets, order = found, placed, changed
+        same = min(moved, turn)  # buffers before it stay where they are
+        if placed := _first_fit(changed, forbidden, {t.node: offsets[t.node] for t in order[:same]}, size):
+            size, offsets, order = max(placed[t.node] + t.size for t in changed), placed, changed
             if size < best_size:
                 best_size, best = size, offsets
     return best_size, best
 
 
-def _first_fit(order: Sequence[Lifetime], distances: Mapping[tuple[int, int], int]) -> dict[int, int]:
-    offsets: dict[int, int] = {}
-    placed: list[Lifetime] = []
-    for buffer in order:
-        taken = [
-            _forbidden(buffer, p, offsets[p.node], distances)
-            for p in placed
-            if p.first < buffer.stop and buffer.first < p.stop
-        ]
+def _first_fit(
+    order: Sequence[Lifetime], forbidden: Forbidden, before: Mapping[int, int] | None = None, limit: int | None = None
+) -> dict[int, int] | None:
+    """Offsets of all buffers, those of `before` (the first ones of `order`) as they are; None when one ends above `limit`."""
+    offsets = dict(before or {})
+    for buffer in order[len(offsets) :]:
         offset = 0
-        while blockers := [high for low, high in taken if low < offset < high]:
-            offset = max(blockers)
+        for low, high in sorted((offsets[p] + low, offsets[p] + high) for p, low, high in forbidden[buffer.node] if p in offsets):
+            if low >= offset:
+                break
+            offset = max(offset, high)
+        if limit is not None and offset + buffer.size > limit:
+            return None
         offsets[buffer.node] = offset
-        placed.append(buffer)
     return offsets
 
 
-def _forbidden(buffer: Lifetime, placed: Lifetime, offset: int, distances: Mapping[tuple[int, int], int]) -> tuple[int, int]:
-    """(low, high): `buffer` may not begin strictly between, as `placed` begins at `offset`."""
-    low, high = offset - buffer.size, offset + placed.size
-    if (distance := distances.get((buffer.node, placed.node))) is not None:
-        low = max(low, offset - distance)
-    if (distance := distances.get((placed.node, buffer.node))) is not None:
-        high = min(high, offset + distance)
-    return low, high
+def _forbidden(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap]) -> Forbidden:
+    """For each buffer, what lives beside it and the open interval of offsets, counted from there, that it may not have."""
+    distances = {(o.below, o.above): o.distance for o in overlaps}
+    return {
+        a.node: [
+            (b.node, -min(a.size, distances.get((a.node, b.node), a.size)), min(b.size, distances.get((b.node, a.node), b.size)))
+            for b in lifetimes
+            if a is not b and a.first < b.stop and b.first < a.stop
+        ]
+        for a in lifetimes
+    }
 
 
 def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan, overlaps: Sequence[Overlap] = ()) -> None:
