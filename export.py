@@ -2,6 +2,7 @@
 
     python export.py runs/demo --target mps2-an500 --out runs/demo/export
     python export.py person.tflite --target mps2-an500 --sram 96K --schedule patch:2x2@5 --out runs/person
+    python export.py other.tflite --outputs block_5/add,block_9/add --out runs/backbone
 """
 
 import argparse
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--verification", type=int, default=4, metavar="N", help="frames that must give equal bytes (default: 4)")
     parser.add_argument("--method", choices=("minmax", "percentile", "mse"), help="how ranges are chosen")
     parser.add_argument("--data", help="data YAML of the training pictures; the checkpoint's own by default")
+    parser.add_argument("--outputs", type=lambda text: text.split(","), metavar="NAME,...", help="cut a .tflite at these tensors")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     options = parser.parse_args()
 
@@ -33,7 +35,13 @@ def main() -> int:
     check_schedule_text(options.schedule)
     target = load_target(options.target)
     network = load_network(
-        options.source, options.calibration, options.verification, options.method, options.data, console.print
+        options.source,
+        options.calibration,
+        options.verification,
+        options.method,
+        options.data,
+        console.print,
+        options.outputs,
     )
     done = export(network, target, options.schedule, options.sram, options.out, console.print)
     table = Table("", "peak SRAM, B", "recompute", "schedule", title=f"front of {network.graph.name}", title_justify="left")

@@ -77,10 +77,20 @@ class _Settings:
     max_detections: int
 
 
-def load_network(source: Path, calibration: int, verification: int, method: str | None, data: str | None, say: Say) -> Network:
-    """Read a checkpoint (or a run folder, its last weights) or an int8 .tflite."""
+def load_network(
+    source: Path,
+    calibration: int,
+    verification: int,
+    method: str | None,
+    data: str | None,
+    say: Say,
+    outputs: Sequence[str] | None = None,
+) -> Network:
+    """Read a checkpoint (or a run folder, its last weights) or an int8 .tflite, which may be cut at other `outputs`."""
     if source.suffix == ".tflite":
-        return _read_network(source, verification)
+        return _read_network(source, verification, outputs)
+    if outputs is not None:
+        raise ExportError(f"{source}: --outputs cuts .tflite files; a checkpoint's outputs are its heads")
     return _quantise_network(find_checkpoint(source), calibration, verification, method, data, say)
 
 
@@ -94,9 +104,9 @@ def find_checkpoint(source: Path) -> Path:
     raise ExportError(f"{source}: no checkpoint there (a .pt file, a run folder with weights/last.pt, or a .tflite is expected)")
 
 
-def _read_network(path: Path, verification: int) -> Network:
+def _read_network(path: Path, verification: int, outputs: Sequence[str] | None) -> Network:
     content = path.read_bytes()
-    graph, metadata = read_tflite(content), read_metadata(content)
+    graph, metadata = read_tflite(content, outputs), None if outputs else read_metadata(content)  # describes all outputs
     graph = Graph(graph.tensors, graph.ops, graph.input, graph.outputs, graph.input_is_uint8, path.stem)
     shape = graph.tensors[graph.input].shape
     frames = [selftest_frame(*shape, seed=1 + n) for n in range(verification)]

@@ -10,7 +10,16 @@ from collections.abc import Callable
 import numpy as np
 
 from firmware.compiler import requantize, tables
-from firmware.compiler.graph import Conv2D, FullyConnected, Graph, Op, Padding, Quantization, same_padding
+from firmware.compiler.graph import (
+    Conv2D,
+    FullyConnected,
+    Graph,
+    Op,
+    Padding,
+    Quantization,
+    operand_quantizations,
+    same_padding,
+)
 
 Constraint = Callable[[Graph, Op], str | None]
 
@@ -102,24 +111,42 @@ def constraint_map_size(graph: Graph, op: Op) -> str | None:
     return None if max(shape[:2]) <= MAX_KERNEL else f"{shape.h}x{shape.w}"
 
 
+def constraint_operand(graph: Graph, op: Op) -> str | None:
+    """There are two inputs, or one and a constant int8 for each of its channels."""
+    operand = op.params.operand
+    if operand is None:
+        return None if len(op.inputs) == 2 else "one input and no constant"
+    channels = graph.tensors[op.inputs[0]].shape.c
+    if len(op.inputs) != 1 or len(operand.values) != channels:
+        return f"{len(op.inputs)} inputs and {len(operand.values)} constants for {channels} channels"
+    if not all(-128 <= value <= 127 for value in operand.values):
+        return f"constants {min(operand.values)}..{max(operand.values)}"
+    return None if _is_good(operand.quant) else f"constants with {operand.quant}"
+
+
+def _is_good(quant: Quantization) -> bool:
+    """As `verify` demands of a tensor's."""
+    scale = quant.scale
+    return bool(np.isfinite(scale) and scale > 0 and float(np.float32(scale)) == scale and -128 <= quant.zero_point <= 127)
+
+
 def constraint_broadcast(graph: Graph, op: Op) -> str | None:
     """Rows, columns and channels of the two inputs are equal in number, or one of the inputs has 1, which then serves all."""
-    first, second = (graph.tensors[name].shape for name in op.inputs)
-    fits = all(a == b or min(a, b) == 1 for a, b in zip(first, second, strict=True))
-    return None if fits else f"{tuple(first)} and {tuple(second)}"
+    shapes = [graph.tensors[name].shape for name in op.inputs]
+    fits = all(min(sizes) == max(sizes) or min(sizes) == 1 for sizes in zip(*shapes, strict=True))
+    return None if fits else " and ".join(str(tuple(shape)) for shape in shapes)
 
 
 def constraint_product_scale(graph: Graph, op: Op) -> str | None:
     """The product of the input scales is less than 2**14 times the output scale."""
-    first, second = (graph.tensors[name].quant.scale for name in op.inputs)
+    first, second = (quant.scale for quant in operand_quantizations(graph.tensors, op))
     ratio = first * second / _output(graph, op).scale
     return None if ratio < 2**14 else f"{ratio:.3g} times"
 
 
 def constraint_add_scales(graph: Graph, op: Op) -> str | None:
     """The larger input scale is less than 2**19 times the output scale."""
-    scales = [graph.tensors[name].quant.scale for name in op.inputs]
-    ratio = max(scales) / _output(graph, op).scale
+    ratio = max(quant.scale for quant in operand_quantizations(graph.tensors, op)) / _output(graph, op).scale
     return None if ratio < 2**19 else f"{ratio:.3g} times"
 
 
@@ -157,12 +184,12 @@ def constraint_usual_padding(graph: Graph, op: Op) -> str | None:
 
 
 def constraint_mean(graph: Graph, op: Op) -> str | None:
-    """The mean is taken over rows, columns or both, of at most 2**22 values, and 2**22 times the output scale is more than
-    the input scale times the number of values."""
+    """The mean is taken over rows, columns, channels or several of them, of at most 2**22 values, and 2**22 times the output
+    scale is more than the input scale times the number of values."""
     shape, axes = graph.tensors[op.inputs[0]].shape, op.params.axes
     if not any(axes):
-        return "over neither"
-    count = math.prod(size for size, summed in zip(shape, axes, strict=False) if summed)
+        return "over none of them"
+    count = math.prod(size for size, summed in zip(shape, axes, strict=True) if summed)
     if count > MAX_MEAN:
         return f"{count} values"
     ratio = _input(graph, op).scale / _output(graph, op).scale
@@ -188,9 +215,7 @@ def constraint_function(graph: Graph, op: Op) -> str | None:
         return None if op.params.function in tables.FUNCTIONS else op.params.function
     if op.params.function not in tables.PAIRS or not -128 <= operand.value <= 127:
         return f"{op.params.function} with {operand.value}"
-    scale = operand.quant.scale
-    good = np.isfinite(scale) and scale > 0 and float(np.float32(scale)) == scale and -128 <= operand.quant.zero_point <= 127
-    return None if good else f"a constant with {operand.quant}"
+    return None if _is_good(operand.quant) else f"a constant with {operand.quant}"
 
 
 def constraint_function_scales(graph: Graph, op: Op) -> str | None:
@@ -214,9 +239,17 @@ def constraint_function_scales(graph: Graph, op: Op) -> str | None:
 
 
 def constraint_joinable(graph: Graph, op: Op) -> str | None:
-    """All inputs have the same rows and columns."""
-    sizes = [graph.tensors[name].shape[:2] for name in op.inputs]
-    return None if len(set(sizes)) == 1 else " and ".join(f"{h}x{w}" for h, w in sizes)
+    """Inputs are joined along rows, columns or channels, and equal in the two others."""
+    shapes, axis = [graph.tensors[name].shape for name in op.inputs], op.params.axis
+    if axis not in (0, 1, 2):
+        return f"axis {axis}"
+    others = {tuple(size for dim, size in enumerate(shape) if dim != axis) for shape in shapes}
+    return None if len(others) == 1 else " and ".join(str(tuple(shape)) for shape in shapes)
+
+
+def constraint_order(graph: Graph, op: Op) -> str | None:
+    """Each of the three sides is named once."""
+    return None if sorted(op.params.order) == [0, 1, 2] else f"{op.params.order}"
 
 
 def constraint_inside(graph: Graph, op: Op) -> str | None:

@@ -119,20 +119,35 @@ class FullyConnected:
 
 
 @dataclass(frozen=True)
+class ChannelOperand:
+    """A constant for each channel as the other input of an Add, Sub or Mul: int8 `values` that stand for real numbers."""
+
+    values: tuple[int, ...]  # (c,)
+    quant: Quantization
+    first: bool = False  # constant - x instead of x - constant
+
+
+@dataclass(frozen=True)
 class Add:
-    """Elementwise, like Sub and Mul: where one input has 1 row, column or channel, that one serves all."""
+    """Elementwise, like Sub and Mul: where one input has 1 row, column or channel, that one serves all.
+
+    With an `operand` there is one input, and the other is a constant for each channel.
+    """
 
     clamp: Clamp
+    operand: ChannelOperand | None = None
 
 
 @dataclass(frozen=True)
 class Sub:
     clamp: Clamp
+    operand: ChannelOperand | None = None
 
 
 @dataclass(frozen=True)
 class Mul:
     clamp: Clamp
+    operand: ChannelOperand | None = None
 
 
 @dataclass(frozen=True)
@@ -153,9 +168,9 @@ class AveragePool2D:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over all rows, all columns, or both; (h, w, c) becomes 1 long there."""
+    """The mean over all rows, columns or channels, or several of them; (h, w, c) becomes 1 long there."""
 
-    axes: tuple[bool, bool]  # rows, columns
+    axes: tuple[bool, bool, bool]  # rows, columns, channels
 
 
 @dataclass(frozen=True)
@@ -202,7 +217,9 @@ class ResizeNearest:
 
 @dataclass(frozen=True)
 class Concat:
-    """Channels of the inputs one behind the other; all share one Quantization."""
+    """Rows, columns or channels of the inputs one behind the other; all share one Quantization."""
+
+    axis: int = 2  # 0 rows, 1 columns, 2 channels
 
 
 @dataclass(frozen=True)
@@ -228,6 +245,13 @@ class Reshape:
     shape: Shape
 
 
+@dataclass(frozen=True)
+class Transpose:
+    """Rows, columns and channels in another order: side `n` of the output is side `order[n]` of the input."""
+
+    order: tuple[int, int, int]
+
+
 Params = (
     Conv2D
     | DepthwiseConv2D
@@ -245,6 +269,7 @@ Params = (
     | Slice
     | Pad
     | Reshape
+    | Transpose
 )
 
 
@@ -260,6 +285,14 @@ class Op:
     @property
     def kind(self) -> str:
         return type(self.params).__name__
+
+
+def operand_quantizations(tensors: Mapping[str, Tensor], op: Op) -> tuple[Quantization, Quantization]:
+    """Quantisation of the first and the second operand of an Add, Sub or Mul, one of which may be constant."""
+    quants = [tensors[name].quant for name in op.inputs]
+    if op.params.operand is not None:
+        quants.insert(0 if op.params.operand.first else 1, op.params.operand.quant)
+    return quants[0], quants[1]
 
 
 @dataclass(frozen=True)

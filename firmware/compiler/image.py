@@ -12,6 +12,7 @@ from firmware.compiler.decode import DecodeSpec
 from firmware.compiler.graph import (
     Add,
     AveragePool2D,
+    ChannelOperand,
     Concat,
     Conv2D,
     DepthwiseConv2D,
@@ -28,6 +29,8 @@ from firmware.compiler.graph import (
     Slice,
     Softmax,
     Sub,
+    Transpose,
+    operand_quantizations,
 )
 from firmware.compiler.interpreter import Interpreter
 from firmware.compiler.kernels_pixel import mean_count
@@ -59,6 +62,7 @@ KINDS = {
     Slice: 14,
     Pad: 15,
     Reshape: 16,
+    Transpose: 17,
 }
 FLAG_SEQUENTIAL = 1
 NONE = 0xFFFF
@@ -198,7 +202,12 @@ def _geometry(op: Op | None, source: Shape) -> _Geometry:
         case FullyConnected():
             return _Geometry(source[:2], clamp=(params.clamp.low, params.clamp.high))
         case Add() | Sub() | Mul():
-            return _Geometry(clamp=(params.clamp.low, params.clamp.high))
+            first, zero_point = (0, 0) if params.operand is None else (params.operand.first, params.operand.quant.zero_point)
+            return _Geometry(clamp=(params.clamp.low, params.clamp.high), multiplier=first, fill=zero_point)
+        case Concat():
+            return _Geometry(start=tuple(int(dim == params.axis) for dim in (0, 1, 2)))
+        case Transpose():
+            return _Geometry(start=params.order)
         case ResizeNearest():
             return _Geometry(stride=params.factor)
         case Slice():
@@ -214,8 +223,9 @@ def _constants(program: Program, op: Op | None, data: _Data) -> tuple[int, int, 
         return 0, 0, 0, 0
     if isinstance(op.params, Conv2D | DepthwiseConv2D | FullyConnected):
         return _weights(program, op, data)
-    numbers = _numbers(program, op)
-    return (0 if numbers is None else data.put(numbers)), 0, 0, 0
+    numbers, operand = _numbers(program, op), getattr(op.params, "operand", None)
+    values = data.put(np.array(operand.values, np.int8).tobytes()) if isinstance(operand, ChannelOperand) else 0
+    return (0 if numbers is None else data.put(numbers)), values, 0, 0
 
 
 def _numbers(program: Program, op: Op) -> bytes | None:
@@ -224,10 +234,10 @@ def _numbers(program: Program, op: Op) -> bytes | None:
     quants, out = [tensor.quant for tensor in sources], program.graph.tensors[op.output].quant
     match op.params:
         case Add() | Sub():
-            sums = Addition.build(*(quant.scale for quant in quants), out.scale)
+            sums = Addition.build(*(quant.scale for quant in operand_quantizations(program.graph.tensors, op)), out.scale)
             return struct.pack("<7i", *sums.first, *sums.second, *sums.out, sums.left_shift)
         case Mul():
-            return struct.pack("<2i", *tables.product_multiplier(*quants, out))
+            return struct.pack("<2i", *tables.product_multiplier(*operand_quantizations(program.graph.tensors, op), out))
         case Mean():
             return struct.pack("<2i", *mean_multiplier(mean_count(op.params, sources[0].shape), quants[0].scale, out.scale))
         case Softmax():

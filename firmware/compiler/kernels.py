@@ -32,6 +32,8 @@ from firmware.compiler.graph import (
     Slice,
     Softmax,
     Sub,
+    Transpose,
+    operand_quantizations,
 )
 from firmware.compiler.kernels_pixel import Kernel
 
@@ -49,7 +51,7 @@ def prepare(graph: Graph, op: Op) -> Kernel:
         case DepthwiseConv2D():
             return _Depthwise(op.params, sources[0], target)
         case Add() | Sub() | Mul():
-            return kernels_pixel.Pairwise(op.params, *sources, target)
+            return kernels_pixel.Pairwise(op.params, *operand_quantizations(graph.tensors, op), target)
         case Lookup():
             return kernels_pixel.OneByOne(op.params, sources[0], target)
         case MaxPool2D():
@@ -60,12 +62,14 @@ def prepare(graph: Graph, op: Op) -> Kernel:
             return kernels_pixel.Averaging(op.params, shape, sources[0], target)
         case Softmax():
             return kernels_pixel.Softmaximum(op.params, sources[0])
+        case Concat():
+            return kernels_pixel.Joining(op.params, [graph.tensors[name].shape for name in op.inputs])
     moves = {
         ResizeNearest: kernels_pixel.Upsampling,
-        Concat: kernels_pixel.Joining,
         Slice: kernels_pixel.Cutting,
         Pad: kernels_pixel.Padding,
         Reshape: kernels_pixel.Reshaping,
+        Transpose: kernels_pixel.Turning,
     }
     if type(op.params) not in moves:
         raise GraphError(f"no kernel for operator kind {op.kind}")

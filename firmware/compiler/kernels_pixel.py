@@ -22,6 +22,7 @@ from firmware.compiler.graph import (
     Slice,
     Softmax,
     Sub,
+    Transpose,
 )
 
 
@@ -45,8 +46,12 @@ class Pairwise(Kernel):
         answers = tables.pair_table(params, first, second, target)
         # indexed by bytes, so negative numbers come last: roll -128 away from the front
         self._table = np.roll(answers, (128, 128), axis=(0, 1)).reshape(-1)
+        self._operand = params.operand
 
     def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
+        if self._operand is not None:
+            constant = np.array(self._operand.values, np.int8)
+            inputs = [constant, *inputs] if self._operand.first else [*inputs, constant]
         first, second = (np.ascontiguousarray(values).view(np.uint8) for values in inputs)
         np.take(self._table, first.astype(np.uint16) << 8 | second, out=out, mode="clip")
 
@@ -102,10 +107,10 @@ class AveragePooling(Kernel):
 
 
 class Averaging(Kernel):
-    """Means over whole rows and columns."""
+    """Means over whole rows, columns and channels."""
 
     def __init__(self, params: Mean, shape: Shape, source: Quantization, target: Quantization) -> None:
-        self._axes, count = tuple(dim for dim in (0, 1) if params.axes[dim]), mean_count(params, shape)
+        self._axes, count = tuple(dim for dim in (0, 1, 2) if params.axes[dim]), mean_count(params, shape)
         self._factor = requantize.mean_multiplier(count, source.scale, target.scale)
         self._offset, self._zero_point = count * source.zero_point, target.zero_point
 
@@ -117,7 +122,7 @@ class Averaging(Kernel):
 
 def mean_count(params: Mean, shape: Shape) -> int:
     """How many values of a map of `shape` one mean is of."""
-    return math.prod(size for size, summed in zip(shape, params.axes, strict=False) if summed)
+    return math.prod(size for size, summed in zip(shape, params.axes, strict=True) if summed)
 
 
 class Softmaximum(Kernel):
@@ -150,11 +155,20 @@ class Upsampling(Kernel):
 
 
 class Joining(Kernel):
-    def __init__(self, params: Concat) -> None:
-        pass
+    """Each window brings padding in the place of the other inputs' rows or columns."""
+
+    def __init__(self, params: Concat, shapes: list[Shape]) -> None:
+        self._axis, self._ends = params.axis, np.cumsum([shape[params.axis] for shape in shapes])
 
     def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
-        np.concatenate(inputs, axis=2, out=out)
+        if self._axis == 2:
+            np.concatenate(inputs, axis=2, out=out)
+            return
+        position = np.arange(out.shape[self._axis]) + origin[self._axis]
+        owner = np.searchsorted(self._ends, position, side="right")
+        for number, values in enumerate(inputs):
+            own = (slice(None),) * self._axis + (owner == number,)
+            out[own] = values[own]
 
 
 class Cutting(Kernel):
@@ -175,6 +189,19 @@ class Padding(Kernel):
 
     def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
         out[...] = inputs[0]
+
+
+class Turning(Kernel):
+    """Sides that stay in their place are cut by the window, the others come whole."""
+
+    def __init__(self, params: Transpose) -> None:
+        self._order = params.order
+
+    def __call__(self, inputs: list[np.ndarray], origin: tuple[int, int], out: np.ndarray) -> None:
+        rows, cols = (
+            slice(None) if self._order[dim] == dim else slice(origin[dim], origin[dim] + out.shape[dim]) for dim in (0, 1)
+        )
+        out[...] = inputs[0].transpose(self._order)[rows, cols]
 
 
 class Reshaping(Kernel):

@@ -37,11 +37,12 @@ from firmware.compiler.graph import (
     Slice,
     Softmax,
     Sub,
+    Transpose,
     Weights,
     Window,
 )
 
-ONE, TWO = (1, 1), (2, 2)
+ONE = (1, 1)
 MAX_INPUTS = 4  # SPEC.md
 
 
@@ -60,7 +61,7 @@ class OpRules:
 
     arity: tuple[int, int]  # fewest and most inputs
     output_shape: Callable[..., Shape]  # (params, input shapes) -> Shape
-    axis: Callable[..., Axis]  # (params, dim, input's size, output's size) -> Axis of one input
+    axis: Callable[..., Axis]  # (params, dim, input's size, output's size, size of the inputs before it) -> Axis of one input
     macs_per_pixel: Callable[..., int]  # (params, first input's shape) -> multiply-accumulates of one output (row, column)
     weights: Callable[..., Weights | None]  # params -> constants, None without
     constraints: tuple[constraints.Constraint, ...]
@@ -75,20 +76,36 @@ def _window_shape(window: Window, shape: Shape, channels: int) -> Shape:
     return Shape(_windowed(shape.h, window, 0), _windowed(shape.w, window, 1), channels)
 
 
-def _window_axis(params: Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D, dim: int, size_in: int, size_out: int) -> Axis:
+def _window_axis(
+    params: Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D, dim: int, size_in: int, size_out: int, before: int
+) -> Axis:
     window = params.window
     return Axis(size_in, size_out, window.kernel[dim], window.stride[dim], window.padding[dim])
 
 
-def _whole_axis(params: Params, dim: int, size_in: int, size_out: int) -> Axis:
+def _whole_axis(params: Params, dim: int, size_in: int, size_out: int, before: int) -> Axis:
     return whole_axis(size_in, size_out)
+
+
+def _joined_shape(params: Concat, shapes: list[Shape]) -> Shape:
+    joined = sum(shape[params.axis] for shape in shapes)
+    return Shape(*(joined if dim == params.axis else size for dim, size in enumerate(shapes[0])))
+
+
+def _joined_axis(params: Concat, dim: int, size_in: int, size_out: int, before: int) -> Axis:
+    """What stands before an input is to it what padding is to a Pad."""
+    return Axis(size_in, size_out, pad_before=before if dim == params.axis else 0)
+
+
+def _turned_axis(params: Transpose, dim: int, size_in: int, size_out: int, before: int) -> Axis:
+    return Axis(size_in, size_out) if params.order[dim] == dim else whole_axis(size_in, size_out)
 
 
 def _padded_shape(padding: Padding, shape: Shape) -> Shape:
     return Shape(shape.h + padding.top + padding.bottom, shape.w + padding.left + padding.right, shape.c)
 
 
-def _pixel_axis(params: Params, dim: int, size_in: int, size_out: int) -> Axis:
+def _pixel_axis(params: Params, dim: int, size_in: int, size_out: int, before: int) -> Axis:
     return pixel_axis(size_in, size_out)
 
 
@@ -107,10 +124,10 @@ _CONVOLUTION = (
     constraint_output_shape,
 )
 
-_ELEMENTWISE = (constraints.constraint_broadcast, constraints.constraint_clamp)
+_ELEMENTWISE = (constraints.constraint_operand, constraints.constraint_broadcast, constraints.constraint_clamp)
 _PAIR = OpRules(
-    arity=TWO,
-    output_shape=lambda p, shapes: Shape(*map(max, *shapes)),
+    arity=(1, 2),
+    output_shape=lambda p, shapes: Shape(*map(max, zip(*shapes, strict=True))),
     axis=_pixel_axis,
     macs_per_pixel=lambda p, shape: 0,
     weights=lambda p: None,
@@ -168,7 +185,7 @@ RULES: dict[type, OpRules] = {
     AveragePool2D: replace(_POOLING, constraints=(*_POOLING.constraints, constraints.constraint_usual_padding)),
     Mean: OpRules(
         arity=ONE,
-        output_shape=lambda p, shapes: Shape(1 if p.axes[0] else shapes[0].h, 1 if p.axes[1] else shapes[0].w, shapes[0].c),
+        output_shape=lambda p, shapes: Shape(*(1 if p.axes[dim] else size for dim, size in enumerate(shapes[0]))),
         axis=_pixel_axis,
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
@@ -200,7 +217,7 @@ RULES: dict[type, OpRules] = {
         output_shape=lambda p, shapes: Shape(
             shapes[0].h * p.factor[0] - p.crop[0], shapes[0].w * p.factor[1] - p.crop[1], shapes[0].c
         ),
-        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, factor=p.factor[dim]),
+        axis=lambda p, dim, size_in, size_out, before: Axis(size_in, size_out, factor=p.factor[dim]),
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(
@@ -211,8 +228,8 @@ RULES: dict[type, OpRules] = {
     ),
     Concat: OpRules(
         arity=(2, MAX_INPUTS),
-        output_shape=lambda p, shapes: Shape(shapes[0].h, shapes[0].w, sum(shape.c for shape in shapes)),
-        axis=_pixel_axis,
+        output_shape=_joined_shape,
+        axis=_joined_axis,
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(constraints.constraint_joinable, constraints.constraint_same_quantization, constraint_output_shape),
@@ -220,7 +237,7 @@ RULES: dict[type, OpRules] = {
     Slice: OpRules(
         arity=ONE,
         output_shape=lambda p, shapes: p.shape,
-        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, pad_before=-p.start[dim]),
+        axis=lambda p, dim, size_in, size_out, before: Axis(size_in, size_out, pad_before=-p.start[dim]),
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(constraints.constraint_inside, constraints.constraint_same_quantization, constraint_output_shape),
@@ -228,7 +245,7 @@ RULES: dict[type, OpRules] = {
     Pad: OpRules(
         arity=ONE,
         output_shape=lambda p, shapes: _padded_shape(p.padding, shapes[0]),
-        axis=lambda p, dim, size_in, size_out: Axis(size_in, size_out, pad_before=p.padding[dim]),
+        axis=lambda p, dim, size_in, size_out, before: Axis(size_in, size_out, pad_before=p.padding[dim]),
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(constraints.constraint_padding, constraints.constraint_same_quantization, constraint_output_shape),
@@ -240,6 +257,14 @@ RULES: dict[type, OpRules] = {
         macs_per_pixel=lambda p, shape: 0,
         weights=lambda p: None,
         constraints=(constraints.constraint_same_size, constraints.constraint_same_quantization, constraint_output_shape),
+    ),
+    Transpose: OpRules(
+        arity=ONE,
+        output_shape=lambda p, shapes: Shape(*(shapes[0][side] for side in p.order)),
+        axis=_turned_axis,
+        macs_per_pixel=lambda p, shape: 0,
+        weights=lambda p: None,
+        constraints=(constraints.constraint_order, constraints.constraint_same_quantization, constraint_output_shape),
     ),
 }
 
@@ -261,8 +286,12 @@ def output_shape(params: Params, inputs: list[Shape]) -> Shape:
 def axes(graph: Graph, op: Op) -> tuple[tuple[Axis, Axis], ...]:
     """(rows, columns) for each input of an operator."""
     target, entry = graph.tensors[op.output].shape, rules(op.params)
-    sources = (graph.tensors[name].shape for name in op.inputs)
-    return tuple((entry.axis(op.params, 0, s.h, target.h), entry.axis(op.params, 1, s.w, target.w)) for s in sources)
+    found, before = [], (0, 0)
+    for source in (graph.tensors[name].shape for name in op.inputs):
+        rows, cols = (entry.axis(op.params, dim, source[dim], target[dim], before[dim]) for dim in (0, 1))
+        found.append((rows, cols))
+        before = (before[0] + source.h, before[1] + source.w)
+    return tuple(found)
 
 
 def input_region(graph: Graph, op: Op, out: Region, position: int = 0) -> tuple[Region, Padding]:

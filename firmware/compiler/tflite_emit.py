@@ -25,6 +25,7 @@ from firmware.compiler.graph import (
     Slice,
     Softmax,
     Sub,
+    Transpose,
     Weights,
     Window,
     same_padding,
@@ -54,6 +55,7 @@ VERSIONS = {  # the first version of each operator that knows int8
     "PAD": 2,
     "PADV2": 2,
     "RESHAPE": 1,
+    "TRANSPOSE": 2,
     "QUANTIZE": 2,
 }
 PAIR_OPTIONS = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}
@@ -149,9 +151,13 @@ def _reshape(file: FileBuilder, source: str, shape: Shape, name: str, output: in
 
 
 def _pair(file: FileBuilder, op: Op) -> None:
-    kind = op.kind.upper()
+    kind, operand = op.kind.upper(), op.params.operand
     fields = {"fused_activation_function": schema.ACTIVATIONS.index(op.params.clamp.name)}
     inputs = [file.index[name] for name in op.inputs]
+    if operand is not None:
+        values = np.array(operand.values, np.int8).reshape(1, 1, 1, -1)
+        constant = file.constant(f"{op.output}/operand", values, schema.INT8, operand.quant)
+        inputs.insert(0 if operand.first else 1, constant)
     file.operator(kind, inputs, file.activation(op.output), Options(PAIR_OPTIONS[kind], fields))
 
 
@@ -176,7 +182,7 @@ def _pool(file: FileBuilder, op: Op, kind: str, source: int, padding: int) -> No
 
 def _mean(file: FileBuilder, op: Op) -> None:
     params: Mean = op.params
-    axes = np.array([dim + 1 for dim in (0, 1) if params.axes[dim]], "<i4")
+    axes = np.array([dim + 1 for dim in (0, 1, 2) if params.axes[dim]], "<i4")
     inputs = [file.index[op.inputs[0]], file.constant(f"{op.output}/axes", axes, schema.INT32)]
     file.operator("MEAN", inputs, file.activation(op.output), Options("ReducerOptions", {"keep_dims": 1}))
 
@@ -212,7 +218,8 @@ def _upsampling(file: FileBuilder, op: Op) -> None:
 
 def _concatenation(file: FileBuilder, op: Op) -> None:
     inputs = [file.index[name] for name in op.inputs]
-    file.operator("CONCATENATION", inputs, file.activation(op.output), Options("ConcatenationOptions", {"axis": 3}))
+    options = Options("ConcatenationOptions", {"axis": op.params.axis + 1})
+    file.operator("CONCATENATION", inputs, file.activation(op.output), options)
 
 
 def _slice(file: FileBuilder, op: Op) -> None:
@@ -232,6 +239,12 @@ def _reshaping(file: FileBuilder, op: Op) -> None:
     _reshape(file, op.inputs[0], op.params.shape, op.output, file.activation(op.output))
 
 
+def _transposing(file: FileBuilder, op: Op) -> None:
+    order = np.array([0, *(side + 1 for side in op.params.order)], "<i4")
+    inputs = [file.index[op.inputs[0]], file.constant(f"{op.output}/order", order, schema.INT32)]
+    file.operator("TRANSPOSE", inputs, file.activation(op.output), Options("TransposeOptions", {}))
+
+
 EMIT: dict[type, Callable[[FileBuilder, Op], None]] = {
     Conv2D: _convolution,
     DepthwiseConv2D: _depthwise,
@@ -249,4 +262,5 @@ EMIT: dict[type, Callable[[FileBuilder, Op], None]] = {
     Slice: _slice,
     Pad: _padding,
     Reshape: _reshaping,
+    Transpose: _transposing,
 }

@@ -23,6 +23,7 @@ from firmware.compiler.graph import (
     Reshape,
     Shape,
     Tensor,
+    Transpose,
     Weights,
     Window,
     same_padding,
@@ -129,10 +130,8 @@ class Import:
 
     def normal(self, index: int, who: str) -> Tensor:
         """A tensor as (1, height, width, channels); fewer sides stand for the last ones."""
-        view, file_tensor = self.lies(index, who), self.file.tensors[index]
-        source, wanted = self.tensors[view.name], plain_shape(file_tensor)
-        self.in_order(index, who)
-        if source.shape == wanted and not view.moved:
+        wanted, source = plain_shape(self.file.tensors[index]), self.in_order(index, who)
+        if source.shape == wanted and not self.views[index].moved:
             return source
         del self.views[index]
         return self.reshape(source, index)
@@ -144,13 +143,20 @@ class Import:
         return made
 
     def in_order(self, index: int, who: str) -> Tensor:
-        """The graph's tensor when its bytes lie as in the file, whatever the sides are called."""
+        """A tensor of the graph whose bytes lie as in the file, whatever the sides are called."""
         view = self.lies(index, who)
         tensor = self.tensors[view.name]
-        letters = "".join(letter for side in view.sides for letter in side if side_size(tensor, letter) > 1)
-        if "".join(sorted(letters, key="hwc".index)) != letters:
-            raise TfliteError(f"{who} reads {self.file.tensors[index]}, a TRANSPOSE that moves bytes: keep NHWC up to here")
-        return tensor
+        letters = "".join(view.sides)
+        moving = [letter for letter in letters if side_size(tensor, letter) > 1]
+        if sorted(moving, key="hwc".index) == moving:
+            return tensor
+        order = "".join(letter for letter in "hwc" if letter not in letters) + letters  # sides of size 1 first
+        renamed = {before: after for before, after in zip(order, "hwc", strict=True)}
+        sides = ["".join(renamed[letter] for letter in side) for side in view.sides]
+        del self.views[index]
+        turned = self.declare(index, tensor.quant, Shape(*(side_size(tensor, letter) for letter in order)), sides)
+        self.append(Transpose(tuple("hwc".index(letter) for letter in order)), [tensor], turned)
+        return turned
 
     def _pad(self, index: int, who: str) -> None:
         padded = self.padded[index]
@@ -161,6 +167,16 @@ class Import:
         first = self.file.tensors[self.file.inputs[0]]
         return TfliteError(
             f"the network's input {first} is {first.type_name} and used as such: expected int8, or a QUANTIZE to int8"
+        )
+
+    def leaves_int8(self, operator: FileOperator) -> TfliteError:
+        """For a DEQUANTIZE that is no output: its reader has no int8 kernel, or the network was not wholly quantised."""
+        reader = next((other for other in self.file.operators if operator.outputs[0] in other.inputs), None)
+        what = f": {who_is(reader)} computes {self.file.tensors[reader.outputs[0]]} in float32" if reader else ""
+        tensor = self.file.tensors[operator.inputs[0]]
+        return TfliteError(
+            f"{who_is(operator)} leaves int8 inside of the network{what}; use an operator that TFLite computes in int8 (RELU, "
+            f"HARD_SWISH, LOGISTIC), or cut the network before it: --outputs {tensor.short_name}"
         )
 
     def output_quantization(self, operator: FileOperator) -> Quantization:

@@ -8,6 +8,7 @@ from firmware.compiler import tflite_schema as schema
 from firmware.compiler.graph import (
     Add,
     AveragePool2D,
+    ChannelOperand,
     Concat,
     Conv2D,
     DepthwiseConv2D,
@@ -26,7 +27,7 @@ from firmware.compiler.graph import (
     Sub,
     Weights,
 )
-from firmware.compiler.ops import MAX_INPUTS
+from firmware.compiler.ops import MAX_INPUTS, output_shape
 from firmware.compiler.tflite_emit import PAIR_OPTIONS
 from firmware.compiler.tflite_import import (
     Import,
@@ -106,12 +107,18 @@ def _pair(net: Import, operator: FileOperator) -> None:
 
 def _with_constant(net: Import, operator: FileOperator, position: int, clamp) -> None:
     tensor, who = net.file.tensors[operator.inputs[position]], who_is(operator)
-    values = net.constant(operator, position)
-    if values.size != 1 or values.dtype != np.int8:
-        what = f"a constant {tensor} of {tensor.type_name} {tensor.shape}"
-        raise TfliteError(f"{who} has {what}: only one int8 for all is supported")
-    operand = Operand(int(values.reshape(-1)[0]), quantization(tensor), position == 0)
-    _same_sides(net, operator, Lookup(operator.kind, operand=operand, clamp=clamp), operator.inputs[1 - position])
+    values, other = net.constant(operator, position), operator.inputs[1 - position]
+    if values.dtype == np.int8 and values.size == 1:
+        operand = Operand(int(values.reshape(-1)[0]), quantization(tensor), position == 0)
+        return _same_sides(net, operator, Lookup(operator.kind, operand=operand, clamp=clamp), other)
+    source = net.normal(other, who)
+    if values.dtype != np.int8 or values.size != source.shape.c or values.shape[-1] != source.shape.c:
+        raise TfliteError(
+            f"{who} has a constant {tensor} of {tensor.type_name} {tensor.shape} beside a map of {tuple(source.shape)}: "
+            "supported are one int8 for all values, or one for each channel"
+        )
+    channels = ChannelOperand(tuple(values.reshape(-1).tolist()), quantization(tensor), position == 0)
+    net.make(operator, PAIRS[operator.kind](clamp, channels), [source])
 
 
 def _same_sides(
@@ -135,7 +142,7 @@ def _softmax(net: Import, operator: FileOperator) -> None:
     source = net.tensors[view.name]
     last = "".join(letter for letter in view.sides[-1] if side_size(source, letter) > 1)
     if last != ("c" if source.shape.c > 1 else ""):
-        raise TfliteError(f"{who_is(operator)} is not over the channels")
+        net.normal(operator.inputs[0], who_is(operator))
     beta = number(operator.options("SoftmaxOptions"), "beta", 0.0)
     _same_sides(net, operator, Softmax(float(beta)), operator.inputs[0])
 
@@ -167,11 +174,11 @@ def _mean(net: Import, operator: FileOperator) -> None:
     keep = number(operator.options("ReducerOptions"), "keep_dims")
     axes = sorted({axis % len(view.sides) for axis in axes})
     letters = "".join(view.sides[axis] for axis in axes)
-    if "c" in letters or not letters:
-        raise TfliteError(f"{who} is not over rows and columns alone: only those are supported")
+    if not letters:
+        raise TfliteError(f"{who} is over the batch alone: rows, columns and channels are supported")
     sides = [side for n, side in enumerate(view.sides) if keep or n not in axes]
-    shape = Shape(1 if "h" in letters else source.shape.h, 1 if "w" in letters else source.shape.w, source.shape.c)
-    params = Mean(("h" in letters, "w" in letters))
+    shape = Shape(*(1 if letter in letters else size for letter, size in zip("hwc", source.shape, strict=True)))
+    params = Mean(tuple(letter in letters for letter in "hwc"))
     net.append(params, [source], net.declare(operator.outputs[0], None, shape, sides))
 
 
@@ -198,18 +205,21 @@ def _concatenation(net: Import, operator: FileOperator) -> None:
     who, options = who_is(operator), operator.options("ConcatenationOptions")
     sources = [net.normal(index, who) for index in operator.inputs]
     sides = len(net.file.tensors[operator.outputs[0]].shape)
-    if number(options, "axis") % sides != sides - 1 or number(options, "fused_activation_function"):
-        raise TfliteError(f"{who} is along side {number(options, 'axis')}: only channels can be joined, without an activation")
+    axis = number(options, "axis") % sides + 3 - sides
+    if axis not in (0, 1, 2) or number(options, "fused_activation_function"):
+        side = number(options, "axis")
+        raise TfliteError(f"{who} is along side {side}: rows, columns and channels can be joined, without an activation")
+    params = Concat(axis)
     while len(sources) > MAX_INPUTS:
         first = sources[:MAX_INPUTS]
-        shape = Shape(first[0].shape.h, first[0].shape.w, sum(tensor.shape.c for tensor in first))
+        shape = output_shape(params, [tensor.shape for tensor in first])
         joined = net.invent(operator, f"{first[0].name}+{len(sources) - MAX_INPUTS}", shape, net.output_quantization(operator))
-        net.append(Concat(), first, joined)
+        net.append(params, first, joined)
         sources = [joined, *sources[MAX_INPUTS:]]
     if len(sources) == 1:
         net.views[operator.outputs[0]] = net.views[operator.inputs[0]]
     else:
-        net.make(operator, Concat(), sources)
+        net.make(operator, params, sources)
 
 
 def _strided_slice(net: Import, operator: FileOperator) -> None:
@@ -219,7 +229,10 @@ def _strided_slice(net: Import, operator: FileOperator) -> None:
     shape = net.file.tensors[operator.inputs[0]].shape
     begin, end, strides = (net.integers(operator, position) for position in (1, 2, 3))
     if not len(begin) == len(end) == len(strides) == len(shape) or any(step != 1 for step in strides):
-        raise TfliteError(f"{who} takes steps {strides[:8]}: only slices with stride 1 over all sides are supported")
+        raise TfliteError(
+            f"{who} takes steps {strides[:8]}: only slices with stride 1 over all sides are supported; MAX_POOL_2D of 1x1 with "
+            "that stride does the same"
+        )
     if any(number(options, name) for name in ("ellipsis_mask", "new_axis_mask", "shrink_axis_mask", "offset")):
         raise TfliteError(f"{who} has masks other than begin and end: only those are supported")
     begin_mask, end_mask = number(options, "begin_mask"), number(options, "end_mask")
@@ -354,7 +367,7 @@ def _as_int8(tensor: FileTensor) -> Quantization:
 def _dequantize(net: Import, operator: FileOperator) -> None:
     arity(operator, 1, 1)
     if operator.outputs[0] not in net.outputs:
-        raise TfliteError(f"{who_is(operator)} leaves int8 inside of the network: only outputs may be float32")
+        raise net.leaves_int8(operator)
     net.views[operator.outputs[0]] = net.view(operator.inputs[0], who_is(operator))
 
 

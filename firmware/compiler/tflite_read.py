@@ -73,8 +73,8 @@ def _refuse_uint8(file: File, operators: list[FileOperator]) -> None:
 
 def _unsupported(net: Import, operator: FileOperator) -> TfliteError:
     made = net.file.tensors[operator.outputs[0]]
-    ends = [str(net.file.tensors[index]) for index in operator.inputs if index in net.views]
-    cut = f"; to compile what comes before it, cut the network with outputs=[{', '.join(ends)}]" if ends else ""
+    ends = [net.file.tensors[index].short_name for index in operator.inputs if index in net.views]
+    cut = f"; to compile what comes before it, cut the network: --outputs {','.join(ends)}" if ends else ""
     return TfliteError(
         f"unsupported operator {operator.kind} (#{operator.index}, makes {made}): supported are {', '.join(READ)}{cut}"
     )

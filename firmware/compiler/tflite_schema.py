@@ -96,6 +96,7 @@ TABLES: dict[str, dict[str, Field]] = {
         "begin_mask:i32", "end_mask:i32", "ellipsis_mask:i32", "new_axis_mask:i32", "shrink_axis_mask:i32", "offset:bool"
     ),
     "SplitOptions": _table("num_splits:i32"),
+    "TransposeOptions": _table(),
     "ReshapeOptions": _table("new_shape:[i32]"),
     "PadOptions": _table(),
     "PadV2Options": _table(),
@@ -114,6 +115,7 @@ OPTIONS_TYPE = {
     "ReshapeOptions": 17,
     "MulOptions": 21,
     "PadOptions": 22,
+    "TransposeOptions": 26,
     "ReducerOptions": 27,
     "SubOptions": 28,
     "StridedSliceOptions": 32,

@@ -15,9 +15,9 @@ typedef struct tess_axis {
 } tess_axis_t;
 
 // The axis of sizes in and out whose other numbers are the node's. Most kinds read one position where the sizes are equal,
-// and everything where they differ (a mean, a broadcast input).
+// and everything where they differ (a mean, a broadcast input). `whole` says that everything is read all the same.
 static inline tess_axis_t tess_axis(const struct tess_node *node, int32_t in, int32_t out, uint8_t kernel, uint8_t stride,
-        uint8_t pad, uint16_t start) {
+        int32_t pad, int whole) {
     tess_axis_t a = {in, out, 1, 1, 0, 0};
     switch (node->kind) {
     case TESS_CONV:
@@ -32,13 +32,12 @@ static inline tess_axis_t tess_axis(const struct tess_node *node, int32_t in, in
         a.factor = stride;
         break;
     case TESS_PAD:
+    case TESS_SLICE:
+    case TESS_CONCAT:
         a.pad = pad;
         break;
-    case TESS_SLICE:
-        a.pad = -(int32_t)start;
-        break;
     default:
-        if (in != out || node->kind == TESS_RESHAPE) {
+        if (in != out || whole) {
             a.kernel = in;
             a.stride = 0;
         }
@@ -47,12 +46,21 @@ static inline tess_axis_t tess_axis(const struct tess_node *node, int32_t in, in
     return a;
 }
 
-static inline tess_axis_t tess_axis_rows(const struct tess_node *node, const struct tess_node *input) {
-    return tess_axis(node, input->h, node->h, node->kernel_h, node->stride_h, node->pad_top, node->start[0]);
-}
-
-static inline tess_axis_t tess_axis_cols(const struct tess_node *node, const struct tess_node *input) {
-    return tess_axis(node, input->w, node->w, node->kernel_w, node->stride_w, node->pad_left, node->start[1]);
+// Rows (dim 0) or columns (dim 1) of node towards its input j.
+static inline tess_axis_t tess_axis_of(const struct tess_node *nodes, const struct tess_node *node, int j, int dim) {
+    const struct tess_node *input = &nodes[node->inputs[j]];
+    int32_t pad = dim ? node->pad_left : node->pad_top;
+    int whole = node->kind == TESS_RESHAPE || (node->kind == TESS_TRANSPOSE && node->start[dim] != dim);
+    if (node->kind == TESS_SLICE) {
+        pad = -(int32_t)node->start[dim];
+    } else if (node->kind == TESS_CONCAT && node->start[dim]) {
+        for (pad = 0; j > 0; j--) {
+            const struct tess_node *before = &nodes[node->inputs[j - 1]];
+            pad += dim ? before->w : before->h;
+        }
+    }
+    return dim ? tess_axis(node, input->w, node->w, node->kernel_w, node->stride_w, pad, whole)
+               : tess_axis(node, input->h, node->h, node->kernel_h, node->stride_h, pad, whole);
 }
 
 static inline int32_t tess_clip(int32_t x, int32_t high) {

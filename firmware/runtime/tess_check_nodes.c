@@ -67,14 +67,14 @@ static int check_window_axis(const tess_axis_t *a) {
     return good ? TESS_OK : TESS_ERR_SHAPE;
 }
 
-static int check_window(const struct tess_node *node, const struct tess_node *input) {
-    tess_axis_t rows = tess_axis_rows(node, input), cols = tess_axis_cols(node, input);
+static int check_window(const tess_file_t *f, const struct tess_node *node) {
+    tess_axis_t rows = tess_axis_of(f->nodes, node, 0, 0), cols = tess_axis_of(f->nodes, node, 0, 1);
     int err = check_window_axis(&rows);
     return err ? err : check_window_axis(&cols);
 }
 
 static int check_conv(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
-    int err = check_window(node, input);
+    int err = check_window(f, node);
     uint64_t taps = (uint64_t)node->kernel_h * node->kernel_w * input->c;
     // 65536 taps of 255 * 128 fit int32
     if (err || taps > 65536) {
@@ -84,7 +84,7 @@ static int check_conv(const tess_file_t *f, const struct tess_node *node, const 
 }
 
 static int check_depthwise(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
-    if (check_window(node, input) || node->multiplier < 1 || (uint32_t)input->c * node->multiplier != node->c) {
+    if (check_window(f, node) || node->multiplier < 1 || (uint32_t)input->c * node->multiplier != node->c) {
         return TESS_ERR_SHAPE;
     }
     return check_constants(f, node, (uint64_t)node->kernel_h * node->kernel_w);
@@ -95,11 +95,15 @@ static int serves(uint16_t in, uint16_t out) {
 }
 
 static int check_pair(const tess_file_t *f, const struct tess_node *node) {
-    for (int j = 0; j < 2; j++) {
+    for (int j = 0; j < node->n_inputs; j++) {
         const struct tess_node *input = &f->nodes[node->inputs[j]];
         if (!serves(input->h, node->h) || !serves(input->w, node->w) || !serves(input->c, node->c)) {
             return TESS_ERR_SHAPE;
         }
+    }
+    // the other operand is a constant a channel
+    if (node->n_inputs == 1 && tess_check_array(f, node->bias, node->c)) {
+        return TESS_ERR_BOUNDS;
     }
     return node->kind == TESS_MUL ? check_factor(f, node) : check_sum_constants(f, node);
 }
@@ -111,7 +115,10 @@ static int same_shape(const struct tess_node *a, const struct tess_node *b) {
 static int check_mean(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
     // sums of 2^22 values fit int32
     uint64_t count = (uint64_t)(node->h == input->h ? 1 : input->h) * (node->w == input->w ? 1 : input->w);
-    if (!serves(node->h, input->h) || !serves(node->w, input->w) || node->c != input->c || count > 1 << 22) {
+    if (!serves(node->h, input->h) || !serves(node->w, input->w) || !serves(node->c, input->c)) {
+        return TESS_ERR_SHAPE;
+    }
+    if (count * (node->c == input->c ? 1 : input->c) > 1 << 22) {
         return TESS_ERR_SHAPE;
     }
     return check_factor(f, node);
@@ -135,7 +142,8 @@ static int check_lookup(const tess_file_t *f, const struct tess_node *node, cons
     return same_shape(node, input) ? tess_check_array(f, node->weights, 256) : TESS_ERR_SHAPE;
 }
 
-static int check_concat(const tess_file_t *f, const struct tess_node *node) {
+// sinks join channels
+static int check_sink(const tess_file_t *f, const struct tess_node *node) {
     uint32_t channels = 0;
     for (int j = 0; j < node->n_inputs; j++) {
         const struct tess_node *input = &f->nodes[node->inputs[j]];
@@ -145,6 +153,38 @@ static int check_concat(const tess_file_t *f, const struct tess_node *node) {
         channels += input->c;
     }
     return channels == node->c ? TESS_OK : TESS_ERR_SHAPE;
+}
+
+static int check_concat(const tess_file_t *f, const struct tess_node *node) {
+    const uint16_t *joined = node->start;
+    if (joined[0] > 1 || joined[1] > 1 || joined[2] > 1 || joined[0] + joined[1] + joined[2] != 1) {
+        return TESS_ERR_SHAPE;
+    }
+    uint32_t sums[3] = {0, 0, 0};
+    for (int j = 0; j < node->n_inputs; j++) {
+        const struct tess_node *input = &f->nodes[node->inputs[j]];
+        if ((!joined[0] && input->h != node->h) || (!joined[1] && input->w != node->w) || (!joined[2] && input->c != node->c)) {
+            return TESS_ERR_SHAPE;
+        }
+        sums[0] += input->h;
+        sums[1] += input->w;
+        sums[2] += input->c;
+    }
+    uint32_t sum = joined[0] ? sums[0] : joined[1] ? sums[1] : sums[2];
+    uint32_t size = joined[0] ? node->h : joined[1] ? node->w : node->c;
+    return sum == size ? TESS_OK : TESS_ERR_SHAPE;
+}
+
+static int check_transpose(const struct tess_node *node, const struct tess_node *input) {
+    const uint16_t sizes[3] = {input->h, input->w, input->c}, made[3] = {node->h, node->w, node->c};
+    unsigned seen = 0;
+    for (int side = 0; side < 3; side++) {
+        if (node->start[side] > 2 || made[side] != sizes[node->start[side]]) {
+            return TESS_ERR_SHAPE;
+        }
+        seen |= 1u << node->start[side];
+    }
+    return seen == 7 ? TESS_OK : TESS_ERR_SHAPE;
 }
 
 static int check_slice(const struct tess_node *node, const struct tess_node *input) {
@@ -164,8 +204,8 @@ static int check_reshape(const struct tess_node *node, const struct tess_node *i
     return size == (uint64_t)input->h * input->w * input->c && size <= INT32_MAX ? TESS_OK : TESS_ERR_SHAPE;
 }
 
-static int check_pool(const struct tess_node *node, const struct tess_node *input) {
-    return check_window(node, input) || node->c != input->c ? TESS_ERR_SHAPE : TESS_OK;
+static int check_pool(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
+    return check_window(f, node) || node->c != input->c ? TESS_ERR_SHAPE : TESS_OK;
 }
 
 static int check_resize(const struct tess_node *node, const struct tess_node *input) {
@@ -186,8 +226,8 @@ static int check_source(const tess_file_t *f, const struct tess_node *node) {
 /// Nodes ///
 
 static int check_inputs(const tess_file_t *f, uint16_t index) {
-    static const uint8_t least[TESS_KINDS] = {0, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1};
-    static const uint8_t most[TESS_KINDS] = {0, 1, 1, 2, 1, 1, TESS_MAX_INPUTS, 1, 1, 1, 1, 2, 2, TESS_MAX_INPUTS, 1, 1, 1};
+    static const uint8_t least[TESS_KINDS] = {0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1};
+    static const uint8_t most[TESS_KINDS] = {0, 1, 1, 2, 1, 1, TESS_MAX_INPUTS, 1, 1, 1, 1, 2, 2, TESS_MAX_INPUTS, 1, 1, 1, 1};
     const struct tess_node *node = &f->nodes[index];
     if (node->kind >= TESS_KINDS || (index == 0) != (node->kind == TESS_SOURCE)) {
         return TESS_ERR_SHAPE;
@@ -231,7 +271,7 @@ static int check_node(const tess_file_t *f, uint16_t index) {
     case TESS_SUB:
     case TESS_MUL: err = check_pair(f, node); break;
     case TESS_MAXPOOL:
-    case TESS_AVGPOOL: err = check_pool(node, input); break;
+    case TESS_AVGPOOL: err = check_pool(f, node, input); break;
     case TESS_RESIZE: err = check_resize(node, input); break;
     case TESS_MEAN: err = check_mean(f, node, input); break;
     case TESS_SOFTMAX: err = check_softmax(f, node, input); break;
@@ -239,7 +279,9 @@ static int check_node(const tess_file_t *f, uint16_t index) {
     case TESS_SLICE: err = check_slice(node, input); break;
     case TESS_PAD: err = check_pad(node, input); break;
     case TESS_RESHAPE: err = check_reshape(node, input); break;
-    default: err = check_concat(f, node); break; // sinks, too
+    case TESS_TRANSPOSE: err = check_transpose(node, input); break;
+    case TESS_CONCAT: err = check_concat(f, node); break;
+    default: err = check_sink(f, node); break;
     }
     return err ? err : check_buffer(f, node);
 }

@@ -73,6 +73,27 @@ static const int8_t *operand(const tess_step_t *s, const struct tess_node *node,
     return tess_place(s, node->inputs[j], input->h == node->h ? y : 0, input->w == node->w ? x : 0);
 }
 
+// One operand of a sum, difference or product: an input, or constants for each channel (input is then -1).
+typedef struct side {
+    int input;
+    int32_t zero_point, pixel, channel;
+} side_t;
+
+static side_t side_of(const tess_step_t *s, const struct tess_node *node, int position) {
+    if (node->n_inputs == 1 && position == (node->multiplier ? 0 : 1)) {
+        side_t constant = {-1, node->fill, 0, 1};
+        return constant;
+    }
+    int j = node->n_inputs == 1 ? 0 : position;
+    const struct tess_node *input = &s->nodes[node->inputs[j]];
+    side_t side = {j, input->zero_point, input->w == node->w ? input->c : 0, input->c == node->c};
+    return side;
+}
+
+static const int8_t *row_of(const tess_step_t *s, const struct tess_node *node, const side_t *side, int32_t y, int32_t x) {
+    return side->input < 0 ? tess_array(s->t, node->bias) : operand(s, node, side->input, y, x);
+}
+
 static int same_shape(const struct tess_node *a, const struct tess_node *b) {
     return a->h == b->h && a->w == b->w && a->c == b->c;
 }
@@ -80,13 +101,13 @@ static int same_shape(const struct tess_node *a, const struct tess_node *b) {
 static void pair(const tess_step_t *s, int32_t i) {
     const struct tess_node *node = &s->nodes[s->first + i];
     const struct tess_state *state = &s->state[i];
-    const struct tess_node *a = &s->nodes[node->inputs[0]], *b = &s->nodes[node->inputs[1]];
+    side_t a = side_of(s, node, 0), b = side_of(s, node, 1);
     const int32_t *numbers = tess_array(s->t, node->weights);
     int product = node->kind == TESS_MUL;
     tess_pair_t p = {
         .add = {
-            .zero_point_a = a->zero_point,
-            .zero_point_b = b->zero_point,
+            .zero_point_a = a.zero_point,
+            .zero_point_b = b.zero_point,
             .multiplier_a = numbers[0], .shift_a = numbers[1],
             .multiplier_b = product ? 0 : numbers[2], .shift_b = product ? 0 : numbers[3],
             .multiplier_out = product ? 0 : numbers[4], .shift_out = product ? 0 : numbers[5],
@@ -95,12 +116,13 @@ static void pair(const tess_step_t *s, int32_t i) {
             .quant = tess_quant_of(node),
         },
         .function = product ? TESS_PAIR_MUL : node->kind == TESS_SUB ? TESS_PAIR_SUB : TESS_PAIR_ADD,
-        .a_pixel = a->w == node->w ? a->c : 0, .a_channel = a->c == node->c,
-        .b_pixel = b->w == node->w ? b->c : 0, .b_channel = b->c == node->c,
+        .a_pixel = a.pixel, .a_channel = a.channel,
+        .b_pixel = b.pixel, .b_channel = b.channel,
     };
-    int plain = node->kind == TESS_ADD && same_shape(a, node) && same_shape(b, node);
+    int plain = node->kind == TESS_ADD && node->n_inputs == 2 && same_shape(&s->nodes[node->inputs[0]], node)
+        && same_shape(&s->nodes[node->inputs[1]], node);
     for (int32_t y = state->begin; y < state->target; y++) {
-        const int8_t *first = operand(s, node, 0, y, state->col0), *second = operand(s, node, 1, y, state->col0);
+        const int8_t *first = row_of(s, node, &a, y, state->col0), *second = row_of(s, node, &b, y, state->col0);
         int8_t *out = tess_place(s, s->first + i, y, state->col0);
         if (plain) {
             tess_add_row(&p.add, first, second, state->col0, state->col1, out);
@@ -116,7 +138,8 @@ static void mean(const tess_step_t *s, int32_t i) {
     const int32_t *numbers = tess_array(s->t, node->weights);
     tess_mean_t p = {
         .rows = input->h == node->h ? 1 : input->h, .row_size = input->buffer_cols * input->c,
-        .cols = input->w == node->w ? 1 : input->w, .c = node->c,
+        .cols = input->w == node->w ? 1 : input->w, .c = input->c,
+        .channels = input->c == node->c ? 1 : input->c,
         .zero_point = input->zero_point,
         .multiplier = numbers[0], .shift = numbers[1],
         .quant = tess_quant_of(node),

@@ -32,7 +32,8 @@ enum tess_kind {
     TESS_SLICE = 14,
     TESS_PAD = 15,
     TESS_RESHAPE = 16,
-    TESS_KINDS = 17,
+    TESS_TRANSPOSE = 17,
+    TESS_KINDS = 18,
 };
 
 enum {
@@ -69,7 +70,7 @@ struct tess_node {
     uint8_t kind;
     uint8_t n_inputs;
     uint8_t flags;
-    uint8_t multiplier;             // depthwise: output channels per input channel
+    uint8_t multiplier;             // depthwise: output channels per input channel; add, sub, mul of a constant: 1 = it is first
     uint16_t inputs[TESS_MAX_INPUTS];
     uint16_t h, w, c;
     int8_t zero_point;
@@ -77,12 +78,14 @@ struct tess_node {
     uint8_t kernel_h, kernel_w;
     uint8_t stride_h, stride_w;     // resize: the factors
     uint8_t pad_top, pad_left;
-    int8_t fill;                    // pad: the value around the input
+    int8_t fill;                    // pad: the value around the input; add, sub, mul of a constant: its zero point
     uint32_t buffer_offset;         // in the activations
     uint16_t buffer_rows, buffer_cols;
     float scale;                    // carried, never computed with
     uint32_t weights, bias, multipliers, shifts;
-    uint16_t start[3];              // slice: first row, column and channel of the input that it takes
+    // slice: first row, column and channel of the input that it takes; concat: 1 for the side that is joined, else 0;
+    // transpose: the input's side that each of the output's is
+    uint16_t start[3];
     uint16_t reserved0;
 };
 TESS_STATIC_ASSERT(node_is_64_bytes, sizeof(struct tess_node) == 64);

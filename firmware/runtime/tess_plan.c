@@ -21,13 +21,11 @@ static int32_t min32(int32_t a, int32_t b) {
 
 // rows of node i towards its input j
 static tess_axis_t rows_of(const tess_step_t *s, int32_t i, int j) {
-    const struct tess_node *node = &s->nodes[s->first + i];
-    return tess_axis_rows(node, &s->nodes[node->inputs[j]]);
+    return tess_axis_of(s->nodes, &s->nodes[s->first + i], j, 0);
 }
 
 static tess_axis_t cols_of(const tess_step_t *s, int32_t i, int j) {
-    const struct tess_node *node = &s->nodes[s->first + i];
-    return tess_axis_cols(node, &s->nodes[node->inputs[j]]);
+    return tess_axis_of(s->nodes, &s->nodes[s->first + i], j, 1);
 }
 
 // state of an input of node i, NULL when an earlier segment made it

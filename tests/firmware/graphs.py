@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from firmware.compiler.graph import (
     Add,
     AveragePool2D,
+    ChannelOperand,
     Clamp,
     Concat,
     Conv2D,
@@ -35,6 +36,7 @@ from firmware.compiler.graph import (
     Softmax,
     Sub,
     Tensor,
+    Transpose,
     Weights,
     Window,
 )
@@ -133,7 +135,7 @@ class Builder:
         quant = self.tensors[source].quant
         return self._append(AveragePool2D(window, clamp_for(self.activation(), quant)), [source], quant, None)
 
-    def mean(self, source: str, axes: tuple[bool, bool] = (True, True)) -> str:
+    def mean(self, source: str, axes: tuple[bool, bool, bool] = (True, True, False)) -> str:
         quant = self.tensors[source].quant
         if self.rng.random() < 0.5:
             quant = self.quantization(quant.scale * float(self.rng.uniform(0.3, 1.1)))
@@ -159,8 +161,21 @@ class Builder:
         params = Lookup(function, operand=operand, clamp=clamp_for(self.activation(), after))
         return self._append(params, [source], after, None)
 
-    def concat(self, sources: list[str]) -> str:
-        return self._append(Concat(), sources, self.tensors[sources[0]].quant, None)
+    def channel_constant(self, source: str, kind: type) -> str:
+        """The source and a constant for each channel."""
+        before = self.tensors[source]
+        values = tuple(self.rng.integers(-128, 128, before.shape.c).tolist())
+        operand = ChannelOperand(values, self.quantization(), bool(self.rng.integers(2)))
+        factor = operand.quant.scale * SPREAD if kind is Mul else float(self.rng.uniform(0.5, 1.5))
+        after = self.quantization(before.quant.scale * factor)
+        return self._append(kind(clamp_for(self.activation(), after), operand), [source], after, None)
+
+    def concat(self, sources: list[str], axis: int = 2) -> str:
+        return self._append(Concat(axis), sources, self.tensors[sources[0]].quant, None)
+
+    def transpose(self, source: str) -> str:
+        order = [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)][int(self.rng.integers(5))]
+        return self._append(Transpose(order), [source], self.tensors[source].quant, None)
 
     def slice(self, source: str) -> str:
         size = self.shape(source)
@@ -273,11 +288,18 @@ def _random_step(b: Builder, max_size: int, max_channels: int) -> None:
             _pyramid_add(b, b.upsample(source, factor, crop=crop))
 
 
+# What reads the bytes of a file behind a TRANSPOSE as they lay before it: there, read(write(graph)) is another graph.
+LOOKS_THROUGH = ("full", "mean", "softmax", "lookup", "constant", "reshape", "transpose")
+
+
 def _rarer_step(b: Builder, source: str, max_size: int, max_channels: int) -> None:
     rng, shape = b.rng, b.shape(source)
     kind = rng.choice(
-        ["full", "pair", "excite", "average", "mean", "softmax", "lookup", "constant", "concat", "slice", "pad", "reshape"]
-    )
+        ["full", "pair", "excite", "average", "mean", "softmax", "lookup", "constant", "channel constant", "concat", "slice",
+         "pad", "reshape", "transpose"]
+    )  # fmt: skip
+    if b.kind(source) == "Transpose" and kind in LOOKS_THROUGH:
+        return
     if kind == "full" and max(shape[:2]) <= 12 and b.kind(source) != "Reshape":
         b.fully_connected(source, int(rng.integers(1, max_channels + 1)))
     elif kind == "pair":
@@ -295,7 +317,8 @@ def _rarer_step(b: Builder, source: str, max_size: int, max_channels: int) -> No
         usual = (Padding(), same_padding((shape.h, shape.w), window.kernel, window.stride))
         b.average(source, window if window.padding in usual else replace(window, padding=usual[1]))
     elif kind == "mean":
-        b.mean(source, [(True, True), (True, False), (False, True)][int(rng.integers(3))])
+        axes = rng.random(3) < 0.5
+        b.mean(source, tuple(axes.tolist()) if axes.any() else (True, True, False))
     elif kind == "softmax" and b.tensors[source].quant.scale < 16:  # with a beta of 2 still below the limit of 32
         b.softmax(source)
     elif kind == "lookup":
@@ -303,19 +326,24 @@ def _rarer_step(b: Builder, source: str, max_size: int, max_channels: int) -> No
         b.lookup(source, str(rng.choice(known)))
     elif kind == "constant":
         b.constant(source, str(rng.choice(list(PAIRS))))
+    elif kind == "channel constant":
+        b.channel_constant(source, [Add, Sub, Mul][int(rng.integers(3))])
     elif kind == "concat":
-        quant = b.tensors[source].quant
-        alike = [n for n, t in b.tensors.items() if t.shape[:2] == shape[:2] and t.quant == quant]
+        quant, axis = b.tensors[source].quant, int(rng.choice([0, 1, 2, 2]))
+        others = [dim for dim in range(3) if dim != axis]
+        alike = [n for n, t in b.tensors.items() if t.quant == quant and all(t.shape[dim] == shape[dim] for dim in others)]
         count = int(rng.integers(2, 5))
         names = [source, *(alike[int(rng.integers(len(alike)))] for _ in range(count - 1))]
-        if sum(b.shape(n).c for n in names) <= 2 * max_channels:
-            b.concat(names)
+        if sum(b.shape(n)[axis] for n in names) <= 2 * (max_channels if axis == 2 else max_size):
+            b.concat(names, axis)
     elif kind == "slice":
         b.slice(source)
     elif kind == "pad" and b.kind(source) != "Pad" and max(shape[:2]) + 6 <= 2 * max_size:
         b.pad(source)
     elif kind == "reshape" and b.kind(source) != "Reshape" and max(shape[0] * shape[1], shape.size // shape.h) <= 2 * max_size:
         b.reshape(source)
+    elif kind == "transpose" and b.kind(source) != "Reshape" and max(shape[:2]) <= 2 * max_channels and min(shape) > 1:
+        b.transpose(source)
 
 
 def _pyramid_add(b: Builder, upsampled: str) -> None:

@@ -27,6 +27,7 @@ from firmware.compiler.graph import (
     Slice,
     Softmax,
     Sub,
+    Transpose,
 )
 from firmware.compiler.interpreter import Interpreter
 from tests.firmware.graphs import Builder, detector_graph, graphs, random_graph, random_image, same_window
@@ -51,7 +52,9 @@ def _slow_element(params, inputs, sources, target, y, x, c) -> int:
         case Add() | Sub() | Mul():
             return _slow_pair(params, inputs, sources, target, y, x, c)
         case Concat():
-            return int(np.concatenate(inputs, axis=2)[y, x, c])
+            return int(np.concatenate(inputs, axis=params.axis)[y, x, c])
+        case Transpose():
+            return int(np.transpose(first, params.order)[y, x, c])
         case Slice():
             return int(first[params.start[0] + y, params.start[1] + x, params.start[2] + c])
         case Pad():
@@ -97,6 +100,11 @@ def _slow_scaled(params, acc: int, c: int, source: Quantization, target: Quantiz
 def _slow_pair(params, inputs, sources, target, y, x, c) -> int:
     scale = requantize.multiply_by_quantized_multiplier
     values = []
+    if params.operand is not None:
+        place = 0 if params.operand.first else 1
+        inputs, sources = list(inputs), list(sources)
+        inputs.insert(place, np.array(params.operand.values).reshape(1, 1, -1))
+        sources.insert(place, params.operand.quant)
     for array, quant in zip(inputs, sources, strict=True):
         place = tuple(at if size > 1 else 0 for at, size in zip((y, x, c), array.shape, strict=True))
         values.append(int(array[place]) - quant.zero_point)
@@ -113,7 +121,8 @@ def _slow_pair(params, inputs, sources, target, y, x, c) -> int:
 
 def _slow_mean(params, first, source, target, y, x, c) -> int:
     rows = first if params.axes[0] else first[y : y + 1]
-    values = (rows if params.axes[1] else rows[:, x : x + 1])[..., c].astype(np.int64)
+    columns = rows if params.axes[1] else rows[:, x : x + 1]
+    values = (columns if params.axes[2] else columns[..., c]).astype(np.int64)
     multiplier, shift = requantize.quantize_multiplier(source.scale / target.scale)
     bits = values.size.bit_length() - 1
     total = int(values.sum()) - values.size * source.zero_point

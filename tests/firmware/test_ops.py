@@ -12,6 +12,7 @@ from firmware.compiler.axis import Axis, whole_axis
 from firmware.compiler.graph import (
     Add,
     AveragePool2D,
+    ChannelOperand,
     Clamp,
     Concat,
     Conv2D,
@@ -20,6 +21,7 @@ from firmware.compiler.graph import (
     Lookup,
     MaxPool2D,
     Mean,
+    Mul,
     Op,
     Operand,
     Pad,
@@ -30,7 +32,9 @@ from firmware.compiler.graph import (
     Shape,
     Slice,
     Softmax,
+    Sub,
     Tensor,
+    Transpose,
     Weights,
     Window,
 )
@@ -127,6 +131,10 @@ def test_input_region_of_everything_is_everything_that_matters(graph):
                 assert (padding.top, padding.left) == (op.params.window.padding.top, op.params.window.padding.left)
             else:
                 around = op.params.padding if isinstance(op.params, Pad) else Padding()
+                if isinstance(op.params, Concat):  # the other inputs' rows and columns are padding to this one
+                    before = [sum(graph.tensors[n].shape[dim] for n in op.inputs[:position]) for dim in (0, 1)]
+                    top, left = (before[dim] if dim == op.params.axis else 0 for dim in (0, 1))
+                    around = Padding(top, left, shape.h - top - source.h, shape.w - left - source.w)
                 assert inside == Region(0, 0, source.h, source.w) and padding == around
 
 
@@ -177,7 +185,11 @@ def test_the_legal_graph_is_legal():
     verify(legal(Pad(Padding(1, 0, 2, 3), -7), output=Shape(7, 7, 2)))
     verify(legal(Slice((1, 0, 1), Shape(3, 4, 1)), output=Shape(3, 4, 1)))
     verify(legal(Reshape(Shape(1, 1, 32)), output=Shape(1, 1, 32)))
-    verify(legal(Mean((True, False)), output=Shape(1, 4, 2)))
+    verify(legal(Mean((True, False, False)), output=Shape(1, 4, 2)))
+    verify(legal(Mean((True, True, True)), output=Shape(1, 1, 1)))
+    verify(legal(Concat(1), ("a", "a"), output=Shape(4, 8, 2)))
+    verify(legal(Transpose((2, 0, 1)), output=Shape(2, 4, 4)))
+    verify(legal(Sub(Clamp(), ChannelOperand((1, -2), Quantization(0.5, 0)))))
     verify(legal(Lookup("MUL", operand=Operand(3, Quantization(1.0, 0)))))
 
 
@@ -206,10 +218,16 @@ BROKEN = {
         tensors={"a": Tensor("a", Shape(4, 4, 2), SCALE), "out": Tensor("out", Shape(4, 4, 2), Quantization(0.5, 3))},
     ),
     "whole numbers from 1 to 16": legal(ResizeNearest((17, 1)), output=Shape(68, 4, 2)),
-    "has 1 inputs, it takes 2": legal(Add(Clamp())),
+    "one input and no constant": legal(Add(Clamp())),
+    "2 inputs and 2 constants for 2 channels": legal(Add(Clamp(), ChannelOperand((1, 2), SCALE)), ("a", "a")),
+    "1 inputs and 3 constants for 2 channels": legal(Mul(Clamp(), ChannelOperand((1, 2, 3), SCALE))),
+    "constants 1..128": legal(Mul(Clamp(), ChannelOperand((1, 128), SCALE))),
+    "constants with": legal(Mul(Clamp(), ChannelOperand((1, 2), Quantization(0.0, 0)))),
+    "along rows, columns or channels": legal(Concat(3), ("a", "a")),
+    "Each of the three sides": legal(Transpose((0, 0, 1))),
     "has 1 inputs, it takes 2 to 4": legal(Concat()),
     "SAME means": legal(AveragePool2D(Window((2, 2), (1, 1), Padding(1, 0, 0, 0)), Clamp()), output=Shape(4, 3, 2)),
-    "over neither": legal(Mean((False, False))),
+    "over none of them": legal(Mean((False, False, False))),
     "the output has scale 1/256": legal(Softmax()),
     "beta 0.0": legal(Softmax(0.0)),
     "The function is RELU": legal(Lookup("SINE")),

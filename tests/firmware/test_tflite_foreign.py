@@ -123,17 +123,49 @@ def test_weights_turn_instead_of_maps(order: list[int]) -> None:
     assert [op.kind for op in graph.ops] == ["Conv2D", "FullyConnected"]
 
 
-def test_a_transpose_that_moves_bytes_is_refused_where_it_matters() -> None:
+@pytest.mark.parametrize("order", [[0, 2, 1, 3], [0, 3, 1, 2], [0, 3, 2, 1]])
+def test_a_transpose_moves_bytes_where_it_matters(order: list[int]) -> None:
+    """Two readers of one transposed map: the output, and a softmax over what are its last sides now."""
+    data, body = start()
+    sides = [1, *body.shape]
+
+    def change(model, subgraph) -> None:
+        edit, size = Editing(model, subgraph), tuple(sides[n] for n in order)
+        turned = edit.tensor("turned", size, body.quant)
+        edit.operator("TRANSPOSE", [subgraph.outputs[0], edit.integers("order", order)], [turned], "TransposeOptions")
+        shares = edit.tensor("shares", size, Quantization(1 / 256, -128))
+        edit.operator("SOFTMAX", [turned], [shares], "SoftmaxOptions", beta=1.0)
+        subgraph.outputs = [turned, shares]
+
+    graph = judge(edited(data, change))
+    assert {op.kind for op in graph.ops} == {"Conv2D", "Transpose", "Softmax"}
+
+
+def with_constant(values: np.ndarray, first: bool) -> bytes:
+    """A convolution of (4, 6, 6), less a constant, or a constant less it."""
     data, body = start()
 
     def change(model, subgraph) -> None:
         edit = Editing(model, subgraph)
-        turned = edit.tensor("turned", (1, 6, 4, 6), body.quant)
-        edit.operator("TRANSPOSE", [subgraph.outputs[0], edit.integers("order", [0, 2, 1, 3])], [turned], "TransposeOptions")
-        subgraph.outputs = [turned]
+        constant = edit.tensor("constant", values.shape, Quantization(0.25, -9), data=values.astype(np.int8))
+        made = edit.tensor("made", (1, *body.shape), Quantization(body.quant.scale * 2, 11))
+        pair = [constant, subgraph.outputs[0]] if first else [subgraph.outputs[0], constant]
+        edit.operator("SUB", pair, [made], "SubOptions")
+        subgraph.outputs = [made]
 
-    with pytest.raises(TfliteError, match="a TRANSPOSE that moves bytes"):
-        read_tflite(edited(data, change))
+    return edited(data, change)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("shape", [(6,), (1, 1, 1, 6)])
+def test_a_constant_a_channel(shape: tuple[int, ...], first: bool) -> None:
+    graph = judge(with_constant(np.arange(-60, 60, 20).reshape(shape), first))
+    assert [op.kind for op in graph.ops] == ["Conv2D", "Sub"] and graph.ops[1].params.operand.first == first
+
+
+def test_a_constant_a_pixel_is_refused_with_both_shapes() -> None:
+    with pytest.raises(TfliteError, match=r"SUB .*'constant' of int8 \(1, 4, 6, 1\) beside a map of \(4, 6, 6\).* each channel"):
+        read_tflite(with_constant(np.zeros((1, 4, 6, 1)), False))
 
 
 def test_flat_outputs_need_no_operator_and_cut_channels_need_one() -> None:

@@ -67,10 +67,11 @@ typedef struct tess_pair {
     int32_t a_channel, b_channel;   // steps from channel to channel, 1 or 0
 } tess_pair_t;
 
-// Means over `rows` rows and `cols` columns each, at most 2^22 values.
+// Means over `rows` rows, `cols` columns and `channels` channels each, at most 2^22 values.
 typedef struct tess_mean {
     int32_t rows, row_size;         // row_size: bytes from row to row
-    int32_t cols, c;
+    int32_t cols, c;                // c: of the input
+    int32_t channels;               // 1 or c
     int32_t zero_point;             // of the input
     int32_t multiplier, shift;      // the division is part of it
     tess_quant_t quant;
