@@ -123,6 +123,18 @@ def build(name: str) -> keras.Model:
     return getattr(keras.applications, function)(input_tensor=picture, weights=None, classes=10, **arguments)
 
 
+def spread(model: keras.Model) -> keras.Model:
+    """Weights that keep the size of activations from layer to layer; the default ones let deep networks fade to nothing."""
+    dice = np.random.default_rng(SEED)
+    for layer in model.layers:
+        for variable in layer.weights:
+            if variable.path.endswith("kernel"):
+                depthwise = "depthwise" in variable.path
+                taps = np.prod(variable.shape[:2] if depthwise else variable.shape[:-1])
+                variable.assign(dice.normal(0, np.sqrt(2 / taps), variable.shape).astype(np.float32))
+    return model
+
+
 def convert(model: keras.Model) -> bytes:
     """Full int8 quantisation, int8 at both ends, ranges of random pictures."""
     shape, dice = model.inputs[0].shape, np.random.default_rng(SEED)
@@ -151,7 +163,7 @@ def main() -> None:
         keras.utils.set_random_seed(SEED)
         path = options.out / f"{name}.tflite"
         try:
-            path.write_bytes(convert(build(name)))
+            path.write_bytes(convert(spread(build(name))))
         except Exception as error:  # the converter raises whatever it likes; the next network is not to suffer
             (options.out / f"{name}.error").write_text(str(error).strip().splitlines()[-1] + "\n")
         keras.backend.clear_session()

@@ -74,6 +74,7 @@ def test_boxes_are_drawn(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (["RUN", "--schedule", "layer", "--sram", "8K"], "peak_sram is"),
         (["RUN", "--target", "mps2-an50"], "did you mean 'mps2-an500'"),
         (["RUN", "--schedule", "patch:2x2@999"], "a patch stage of 999 operators"),
+        (["RUN", "--outputs", "stem"], "--outputs cuts .tflite files"),
     ],
 )
 def test_export_refuses_and_writes_nothing(
