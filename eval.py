@@ -15,8 +15,9 @@ from rich.progress import Progress
 from datasets import cli
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
+from datasets.subset import Subset, evenly_spaced
 from detection import results
-from detection.evaluate import Subset, evaluate_together, evenly_spaced
+from detection.evaluate import evaluate_together
 from detection.metrics.protocols import evaluators_for, missing_note
 from detection.sources import NAMES, check_classes, find_source, open_predictor, split_names, truth_for
 

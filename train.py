@@ -9,6 +9,7 @@ from datasets import cli
 from datasets.cache import cache_dataset
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
+from datasets.subset import hold_out
 from detection import arch, plots, runs
 from detection.config import load_config
 from detection.distributed import barrier, join_world, leave_world
@@ -43,10 +44,11 @@ def main() -> int:
             train = cache_dataset(train, Path(options.runs) / "cache", config.train.cache_side, progress=runs.show_cache)
             if world.is_main:
                 barrier(world)
+        if config.train.tuning:
+            train, val = hold_out(train, config.train.tuning)
         run = Path(options.resume) if options.resume else runs.new_run(options.runs, config, world)
         trainer = make_trainer(config, train, val, run, world)
-        if options.resume:
-            trainer.resume()
+        (trainer.resume if options.resume else trainer.start)()
         if world.is_main:
             runs.write_args(run, config)
             h, w = config.input.height, config.input.width

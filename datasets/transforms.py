@@ -24,7 +24,7 @@ class AugmentConfig(StrictModel):
 
     mosaic: float = Field(0.0, ge=0, le=1)  # share of samples made of four pictures
     mosaic_scale: Range = (0.4, 1.0)  # zoom of each, as in `scale`
-    scale: Range = (0.6, 1.6)  # zoom; 1 = the picture just fits the network's input
+    scale: Range = (0.6, 1.6)  # zoom; 1 = the picture just fits the training crop
     aspect: float = Field(0.1, ge=0, lt=0.5)  # width : height changes by up to this share
     focus: float = Field(0.5, ge=0, le=1)  # share of crops that are laid round an object
     anchor_sampling: float = Field(0.0, ge=0, le=1)  # share of crops that zoom one object to a size from target_size

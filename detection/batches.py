@@ -18,6 +18,7 @@ from datasets.transforms import Augmented, augment
 from detection.assign import Truth
 from detection.config import Config
 from detection.distributed import World
+from detection.teacher import YunetTeacher
 
 
 class Batch(NamedTuple):
@@ -25,9 +26,18 @@ class Batch(NamedTuple):
 
     images: Tensor  # (N, 3, H, W) uint8, channels last in memory
     truth: Truth  # boxes in input pixels
+    teacher: Tensor | None = None  # (N, C) float32 scores of every cell
 
     def pin_memory(self) -> "Batch":
-        return Batch(self.images.pin_memory(), Truth(*(part.pin_memory() for part in self.truth)))
+        teacher = None if self.teacher is None else self.teacher.pin_memory()
+        return Batch(self.images.pin_memory(), Truth(*(part.pin_memory() for part in self.truth)), teacher)
+
+
+class Lesson(NamedTuple):
+    """What a loader makes of one picture."""
+
+    sample: Augmented
+    teacher: np.ndarray | None  # (C,) float32
 
 
 class _Key(NamedTuple):
@@ -40,13 +50,15 @@ class TrainPictures(TorchDataset):
 
     def __init__(self, source: Dataset, config: Config) -> None:
         self.source, self.seed, self.settings = source, config.train.seed, config.augment
-        self.size = config.input.height, config.input.width
+        self.size = config.crop
+        self.teacher = YunetTeacher(config.train.teacher, *self.size) if config.train.teacher else None
         self.calm_from = config.train.epochs - config.train.calm_epochs
 
-    def __getitem__(self, key: _Key) -> Augmented:
+    def __getitem__(self, key: _Key) -> Lesson:
         rng = np.random.default_rng([self.seed, key.epoch, key.index])
         settings = self.settings.calm() if key.epoch >= self.calm_from else self.settings
-        return augment(self.source.fetch, key.index, rng, settings, *self.size, count=len(self.source))
+        sample = augment(self.source.fetch, key.index, rng, settings, *self.size, count=len(self.source))
+        return Lesson(sample, None if self.teacher is None else self.teacher.scores(sample.image))
 
 
 class Schedule:
@@ -110,8 +122,10 @@ def _with_plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
         raise DataError(lines[-1].partition(": ")[2] or lines[-1]) from None
 
 
-def collate(items: Sequence[Augmented]) -> Batch:
+def collate(lessons: Sequence[Lesson]) -> Batch:
     """Samples in input pixels -> Batch."""
+    items = [lesson.sample for lesson in lessons]
+    scores = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
     images = torch.from_numpy(np.stack([item.image for item in items])).permute(0, 3, 1, 2)
     counts = [len(item.boxes) for item in items]
     return Batch(
@@ -122,6 +136,7 @@ def collate(items: Sequence[Augmented]) -> Batch:
             torch.from_numpy(np.concatenate([item.ignore for item in items])),
             torch.from_numpy(np.repeat(np.arange(len(items)), counts)),
         ),
+        torch.from_numpy(np.stack(scores)) if scores else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class InputConfig(StrictModel):
-    """Size of the network's input, pixels; also of the training crops."""
+    """Size of the network's input, pixels; also of the training crops, unless `train.crop` says otherwise."""
 
     height: int = Field(ge=32, le=4096)
     width: int = Field(ge=32, le=4096)
@@ -36,16 +36,22 @@ class LossConfig(StrictModel):
     box: float = Field(2.0, ge=0)
     objectness: float = Field(2.0, ge=0)
     classes: float = Field(1.0, ge=0)
+    teacher: float = Field(1.0, ge=0)  # of the teacher's scores, where there is a teacher
     box_kind: Literal["ciou", "eiou"] = "ciou"
     objectness_kind: Literal["quality_focal", "bce"] = "quality_focal"
     iou_floor: float = Field(0.2, ge=0, le=1)  # objectness target of an assigned cell = floor + (1 - floor) * IoU
     radius: int = Field(1, ge=0, le=4)  # candidates: cells up to this far from the centre's
 
 
+CropSide = Annotated[int, Field(ge=32, le=4096)]
+
+
 class TrainConfig(StrictModel):
     """The run. The learning rate follows iterations, not time, so that a run can be repeated."""
 
     epochs: int = Field(100, ge=1)
+    init: Path | None = None  # checkpoint whose averaged weights to start from
+    crop: tuple[CropSide, CropSide] | None = None  # height and width of the training crops, pixels
     batch_size: int = Field(16, ge=1)  # a process
     lr: float = Field(8e-3, gt=0)  # peak
     final_lr: float = Field(0.01, ge=0, le=1)  # share of the peak at the end of the cosine
@@ -58,8 +64,11 @@ class TrainConfig(StrictModel):
     seed: int = Field(0, ge=0)
     workers: int = Field(1, ge=0)  # loader processes; 0 loads in the training process
     threads: int = Field(1, ge=1)  # of torch
+    compile: bool = False  # torch.compile: minutes at the start, then faster steps; needs a C++ compiler
     cache: bool = True  # decode once, into runs/cache
     cache_side: int | None = Field(None, ge=16)  # pixels: longer pictures are shrunk in the cache
+    tuning: float = Field(0.0, ge=0, lt=1)  # share of the training pictures held out to validate on; 0: the val split
+    teacher: Path | None = None  # YuNet's .onnx: distil its scores (one class, strides 8, 16, 32)
     val_every: int = Field(5, ge=1)  # epochs
     val_images: int = Field(400, ge=1)  # at most; evenly spread over the split
     save_every_s: float = Field(120.0, gt=0)  # last.pt within an epoch
@@ -89,6 +98,11 @@ class Config(StrictModel):
     def _portable(self, value: Path) -> str:
         """A moved or cloned repository still finds the data YAMLs that it brings along."""
         return value.relative_to(ROOT).as_posix() if value.is_relative_to(ROOT) else str(value)
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """(height, width) of a training sample."""
+        return self.train.crop or (self.input.height, self.input.width)
 
     @model_validator(mode="after")
     def _input_fits(self) -> "Config":

@@ -21,9 +21,10 @@ from datasets import cli
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from datasets.dataset import Dataset
+from datasets.subset import Subset, evenly_spaced
 from detection import draw, results
 from detection.config import Config, load_config
-from detection.evaluate import Evaluation, Subset, evaluate_together, evenly_spaced
+from detection.evaluate import Evaluation, evaluate_together
 from detection.exporter import Export, export, load_network
 from detection.metrics.protocols import evaluators_for
 from detection.pictures import save_picture

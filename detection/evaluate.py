@@ -154,29 +154,6 @@ def merged(evaluators: Sequence[Evaluator]) -> Metrics:
     return Metrics(values, images, by_class, tuple(notes))
 
 
-def evenly_spaced(n: int, limit: int | None) -> list[int]:
-    """Indices of a fixed subset that is spread over all n: the same one on every run."""
-    if limit is None or limit >= n:
-        return list(range(n))
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
-    return [i * n // limit for i in range(limit)]
-
-
-@dataclass(frozen=True)
-class Subset(Sequence[Sample]):
-    """Some pictures of a data set, by index, decoded when asked for."""
-
-    dataset: Sequence[Sample]
-    indices: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        return self.dataset[self.indices[index]]
-
-
 def batches(dataset: Sequence[Sample], size: int) -> Iterator[list[Sample]]:
     """Consecutive pictures, `size` at a time; the last batch may be shorter."""
     for start in range(0, len(dataset), size):

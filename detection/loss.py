@@ -16,7 +16,7 @@ from detection.decode import decode_boxes, flatten
 class Loss(NamedTuple):
     """Weighted terms, each a scalar; the number of cells that learn an object."""
 
-    terms: dict[str, Tensor]  # "box", "objectness" and, with several classes, "class"
+    terms: dict[str, Tensor]  # "box", "objectness" and, with several classes, "class"; with a teacher, "teacher"
     positives: int
 
     @property
@@ -24,8 +24,14 @@ class Loss(NamedTuple):
         return sum(self.terms.values())  # type: ignore[return-value]
 
 
-def detection_loss(arch: Arch, outputs: tuple[Tensor, ...], truth: Truth, config: LossConfig) -> Loss:
-    """Loss of a batch: sums over cells divided by the number of assigned cells (at least 1)."""
+def detection_loss(
+    arch: Arch, outputs: tuple[Tensor, ...], truth: Truth, config: LossConfig, teacher: Tensor | None = None
+) -> Loss:
+    """Loss of a batch: sums over cells divided by the number of assigned cells (at least 1).
+
+    Args:
+        teacher: (N, C) scores in [0, 1] that objectness is to follow as well, in ignored areas too.
+    """
     cells = flatten(arch, outputs)
     n_images = len(cells.objectness)
     image, cell, target = assign(cells, truth, config.radius)
@@ -46,6 +52,8 @@ def detection_loss(arch: Arch, outputs: tuple[Tensor, ...], truth: Truth, config
         one_hot = F.one_hot(truth.labels[target], arch.num_classes).float()
         loss = F.binary_cross_entropy_with_logits(cells.classes[image, cell], one_hot, reduction="sum")
         terms["class"] = config.classes * scale * loss
+    if teacher is not None:
+        terms["teacher"] = config.teacher * scale * _objectness(cells.objectness, teacher, config).sum()
     return Loss(terms, len(cell))
 
 

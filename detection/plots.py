@@ -102,7 +102,7 @@ def _draw_data(trainer: "Trainer") -> None:
     size = config.input.width, config.input.height
     write_bytes(trainer.run / "labels.jpg", labels_plot(trainer.train_set, size))
     pictures = TrainPictures(trainer.train_set, config)
-    batch = [pictures[key] for key in trainer.schedule.batch(0)[:PICTURES]]
+    batch = [pictures[key].sample for key in trainer.schedule.batch(0)[:PICTURES]]
     sheet = [
         draw_truth(_enlarged(one.image), GroundTruth(one.boxes, one.labels, one.ignore), trainer.classes, size) for one in batch
     ]
@@ -126,10 +126,11 @@ def results_plot(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
     """PNG of the columns of results.csv over epochs."""
     figure, (losses, quality, rate) = _axes(3)
     epochs = np.array([row["epoch"] for row in rows])
-    for color, (name, column) in zip(
-        (ACCENT, "#d1632b", "#3b8f5c"),
-        (("box", "train/box_loss"), ("objectness", "train/obj_loss"), ("class", "train/cls_loss")),
-        strict=True,
+    for color, name, column in (
+        (ACCENT, "box", "train/box_loss"),
+        ("#d1632b", "objectness", "train/obj_loss"),
+        ("#3b8f5c", "class", "train/cls_loss"),
+        ("#8a5bb5", "teacher", "train/teacher_loss"),
     ):
         values = _column(rows, column)
         if np.isfinite(values).any():

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+_LOSSES = (("box", "train/box_loss"), ("obj", "train/obj_loss"), ("cls", "train/cls_loss"), ("teacher", "train/teacher_loss"))
+
 
 class Progress:
     """Live progress of a run; silent in all processes but the main one."""
@@ -55,7 +57,7 @@ class Progress:
         left = row["time"] / row["epoch"] * (self.epochs - row["epoch"])
         losses = "  ".join(
             f"{name} {row[key]:.3f}"
-            for name, key in (("box", "train/box_loss"), ("obj", "train/obj_loss"), ("cls", "train/cls_loss"))
+            for name, key in _LOSSES
             if not math.isnan(row[key])
         )
         self.console.print(

@@ -18,6 +18,7 @@ COLUMNS = (
     "train/box_loss",
     "train/obj_loss",
     "train/cls_loss",
+    "train/teacher_loss",
     "metrics/mAP50(B)",
     "lr/pg0",
     "iteration",

@@ -21,6 +21,7 @@ from detection.loss import Loss, detection_loss
 from detection.model.detector import Detector, normalise
 from detection.optimizer import learning_rate, make_optimizer, set_learning_rate
 from detection.progress import Progress
+from detection.teacher import STRIDES
 from detection.validate import Validation, ValidationSet, validate
 
 
@@ -58,6 +59,18 @@ class Trainer:
         """Epochs completed."""
         return self.iteration // self.schedule.iterations_per_epoch
 
+    def start(self) -> None:
+        """Take the averaged weights of `train.init`, where one is given.
+
+        Raises:
+            CheckpointError: no or damaged checkpoint, or one of another architecture.
+        """
+        path = self.config.train.init
+        if path is not None:
+            saved = load_checkpoint(path)
+            for model in (self.model, self.ema.model):
+                load_weights(model, saved.ema, saved.arch, str(path))
+
     def resume(self) -> None:
         """Go on where `weights/last.pt` of the run left off.
 
@@ -92,6 +105,8 @@ class Trainer:
         """
         steps = self.schedule.iterations_per_epoch
         module = parallel(self.model, self.world)
+        if self.config.train.compile:
+            module = torch.compile(module)
         batches = training_batches(self.train_set, self.config, self.schedule, self.iteration, self.total)
         started = last_save = time.monotonic()
         before = self.seconds
@@ -125,7 +140,8 @@ class Trainer:
         images = normalise(batch.images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, enabled=self.half):
             outputs = module(images)
-        loss = detection_loss(self.arch, outputs, batch.truth.to(device), self.config.loss)
+        teacher = None if batch.teacher is None else batch.teacher.to(device, non_blocking=True)
+        loss = detection_loss(self.arch, outputs, batch.truth.to(device), self.config.loss, teacher)
         self._check(loss)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss.total).backward()
@@ -174,6 +190,7 @@ class Trainer:
             "train/box_loss": means.get("box", math.nan),
             "train/obj_loss": means.get("objectness", math.nan),
             "train/cls_loss": means.get("class", math.nan),
+            "train/teacher_loss": means.get("teacher", math.nan),
             "metrics/mAP50(B)": ap,
             "lr/pg0": self.optimizer.param_groups[0]["lr"],
             "iteration": self.iteration,
@@ -218,6 +235,8 @@ def make_trainer(config: Config, train: Dataset, val: Dataset, run: Path, world:
     """Check that the splits belong together, letterbox the validation pictures, build the trainer."""
     if train.classes != val.classes:
         raise ConfigError(f"{config.data}: train has classes {train.classes}, val has {val.classes}")
+    if config.train.teacher is not None and (len(train.classes) > 1 or config.arch.strides != STRIDES):
+        raise ConfigError(f"train.teacher finds faces at strides {STRIDES}: the data must have one class, the head these strides")
     limit = config.train.val_images if world.is_main else 0  # the others do not validate
     pictures = ValidationSet(val, config.input.height, config.input.width, limit)
     return Trainer(config, train, pictures, run, world)

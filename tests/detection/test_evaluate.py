@@ -4,18 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from datasets.annotations import GroundTruth, Sample
 from detection.detections import Detections
 from detection.evaluate import (
     Prediction,
     RawOutput,
-    Subset,
     evaluate,
     evaluate_together,
-    evenly_spaced,
     first_difference,
 )
 from detection.metrics.coco import CocoEvaluator
@@ -113,19 +109,3 @@ def test_a_predictor_that_loses_pictures_is_named() -> None:
 
     with pytest.raises(ValueError, match="'emulator' answered 3 times to 4 pictures"):
         evaluate_together([Lossy("emulator", 4)], dataset(4), lambda: [])
-
-
-@given(st.integers(1, 500), st.integers(1, 500))
-def test_subset_is_fixed_spread_and_ascending(n: int, limit: int) -> None:
-    indices = evenly_spaced(n, limit)
-    assert len(indices) == min(n, limit)
-    assert indices == sorted(set(indices)) and 0 <= indices[0] and indices[-1] < n
-    gaps = np.diff([*indices, indices[0] + n])
-    assert gaps.max() - gaps.min() <= 1
-
-
-def test_subset_reads_only_its_pictures() -> None:
-    subset = Subset(dataset(10), evenly_spaced(10, 3))
-    assert [sample.image_id for sample in subset] == ["image0", "image3", "image6"]
-    with pytest.raises(ValueError, match="at least 1"):
-        evenly_spaced(10, 0)

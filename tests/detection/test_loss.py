@@ -6,6 +6,7 @@ import torch
 from detection.arch import Arch
 from detection.assign import Truth
 from detection.config import LossConfig
+from detection.decode import flatten
 from detection.loss import detection_loss
 from detection.model.detector import Detector
 
@@ -55,6 +56,20 @@ def test_an_ignored_area_teaches_nothing() -> None:
     detection_loss(model.arch, tuple(outputs), truth_of((0, 0, 0, 16, 32, 0, True)), LossConfig()).total.backward()
     left, right = outputs[0].grad[0, 0, :, :4], outputs[0].grad[0, 0, :, 4:]
     assert (left == 0).all() and (right > 0).all()
+
+
+def test_a_teacher_pulls_scores_towards_its_own() -> None:
+    model = make(1).eval()
+    outputs = model(torch.randn(1, 3, 32, 32))
+    cells = flatten(model.arch, outputs)
+    scores = cells.objectness.detach().sigmoid()
+    agrees = detection_loss(model.arch, outputs, truth_of(), LossConfig(), scores)
+    assert agrees.terms["teacher"] == 0
+    raised = scores.clone()
+    raised[0, 5] += 0.5
+    detection_loss(model.arch, outputs, truth_of(), LossConfig(objectness=0), raised).total.backward()
+    bias = model.convs["head4/objectness"].conv.bias.grad
+    assert bias < 0  # a step against the gradient raises the score
 
 
 def test_weights_scale_their_terms() -> None:

@@ -13,7 +13,7 @@ from datasets.config import load_data_config
 from detection import runs, trainer
 from detection.batches import Schedule, TrainPictures, training_batches
 from detection.checkpoint import CheckpointError, load_checkpoint, load_detector
-from detection.config import Config, load_config
+from detection.config import Config, ConfigError, load_config
 from detection.distributed import World
 from detection.optimizer import learning_rate
 from detection.trainer import Trainer, TrainingError, make_trainer
@@ -123,6 +123,32 @@ def test_resuming_with_another_network_or_other_pictures_is_refused(tmp_path: Pa
         make(config_with("train.limit=12"), run.run).resume()
 
 
+def test_a_run_starts_from_the_average_of_another(tmp_path: Path) -> None:
+    first = start(tmp_path, "train.epochs=1")
+    first.fit()
+    weights = first.run / "weights" / "last.pt"
+    second = start(tmp_path, f"train.init={weights}")
+    second.start()
+    average = first.ema.model.state_dict()
+    for model in (second.model, second.ema.model):
+        assert all(torch.equal(value, average[name]) for name, value in model.state_dict().items())
+    other = start(tmp_path, f"train.init={weights}", "arch.stem.channels=12")
+    with pytest.raises(CheckpointError, match="another architecture"):
+        other.start()
+
+
+def test_crops_of_their_own_size(tmp_path: Path) -> None:
+    config = config_with("train.crop=[64, 128]")
+    source = open_dataset(load_data_config(config.data), "train", 4)
+    batch = next(training_batches(source, config, Schedule(4, 4, 0, World()), 0, 1))
+    assert batch.images.shape == (4, 3, 64, 128) and batch.teacher is None
+
+
+def test_a_teacher_needs_faces_at_its_own_strides(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one class"):
+        start(tmp_path, "train.teacher=yunet.onnx")
+
+
 def test_a_picture_depends_on_seed_epoch_and_index_only() -> None:
     config = config_with()
     source = open_dataset(load_data_config(config.data), "train", 4)
@@ -130,9 +156,9 @@ def test_a_picture_depends_on_seed_epoch_and_index_only() -> None:
     keys = schedule.batch(3)
     pictures = TrainPictures(source, config)
     _ = pictures[schedule.batch(0)[0]]
-    first, again = pictures[keys[0]], TrainPictures(source, config)[keys[0]]
+    first, again = pictures[keys[0]].sample, TrainPictures(source, config)[keys[0]].sample
     assert np.array_equal(first.image, again.image) and np.array_equal(first.boxes, again.boxes)
-    assert not np.array_equal(first.image, pictures[keys[0]._replace(epoch=9)].image)
+    assert not np.array_equal(first.image, pictures[keys[0]._replace(epoch=9)].sample.image)
 
 
 def test_batches_are_channels_last_bytes_with_boxes_inside() -> None:
