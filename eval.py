@@ -19,6 +19,8 @@ from datasets.subset import Subset, evenly_spaced
 from detection import results
 from detection.evaluate import evaluate_together
 from detection.metrics.protocols import evaluators_for, missing_note
+from detection.metrics.resample import RESAMPLES
+from detection.metrics.sizes import input_scales
 from detection.sources import NAMES, check_classes, find_source, open_predictor, split_names, truth_for
 
 
@@ -31,6 +33,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="only N pictures, evenly spaced and always the same")
     parser.add_argument("--checkpoint", metavar="FILE", help="the float network, where SOURCE has none")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything measured to this file")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="of the bootstrap; 0 leaves it out")
     options = parser.parse_args()
 
     config = load_data_config(options.data)
@@ -39,12 +42,13 @@ def main() -> int:
     whole = open_dataset(config, options.split)
     check_classes(source, whole.classes)
     pictures = Subset(whole, evenly_spaced(len(whole), options.limit))
-    new_evaluators = evaluators_for(config.format, config.path, options.split, whole.classes)
+    scales = input_scales(whole, predictors[0].height, predictors[0].width)
+    new_evaluators = evaluators_for(config.format, config.path, options.split, whole.classes, scales)
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("pictures", total=len(pictures))
         found = evaluate_together(
-            predictors, pictures, new_evaluators, lambda done, _: bar.update(task, completed=done)
+            predictors, pictures, new_evaluators, lambda done, _: bar.update(task, completed=done), options.resamples
         )
     shown = [result for result in found if result.name in names]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -57,6 +61,10 @@ def main() -> int:
     }  # fmt: skip
     missing = missing_note(config.format, config.path, options.split)
     document = results.results_json(shown, options.source, source.sha256(), dataset, [missing] if missing else [])
+    for line in results.size_lines(shown):
+        console.print(line, soft_wrap=True)
+    for line in results.difference_lines(document["differences"]):
+        console.print(f"{line} (95 % bootstrap over images)", soft_wrap=True)
     for note in document["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
     if options.json:

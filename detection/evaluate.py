@@ -6,7 +6,7 @@ compares every head map and every box with those of the first one that is a trut
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from datasets.annotations import Sample
 from detection.detections import Detections
 from detection.metrics.common import Evaluator, Metrics
+from detection.metrics.resample import bootstrap
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Predictor(Protocol):
 
     name: str
     batch: int  # how many pictures it likes at once
+    height: int  # of the network's input, pixels
+    width: int
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]: ...
 
@@ -81,6 +84,7 @@ class Evaluation:
     unequal: int = 0  # of these, pictures with any difference
     truth: str | None = None  # name of the predictor compared with
     difference: Difference | None = None  # the first one
+    resampled: Mapping[str, np.ndarray] = field(default_factory=dict)  # value name -> (resamples,); see metrics/resample.py
 
     @property
     def images_per_second(self) -> float:
@@ -112,10 +116,12 @@ def evaluate_together(
     dataset: Sequence[Sample],
     new_evaluators: Callable[[], Sequence[Evaluator]],
     progress: Progress | None = None,
+    resamples: int = 0,
 ) -> list[Evaluation]:
     """Run predictors side by side, score each one, and compare the bytes of all integer ones with the first of them.
 
-    Returns one `Evaluation` a predictor, in their order. Differences are reported, not raised.
+    Returns one `Evaluation` a predictor, in their order. Differences are reported, not raised. With `resamples` every
+    value is also bootstrapped over images, the same resamples for every predictor.
     """
     evaluators = [new_evaluators() for _ in predictors]
     results = [Evaluation(p.name, Metrics({}, 0), 0, 0.0) for p in predictors]
@@ -136,7 +142,19 @@ def evaluate_together(
                     results[i] = _compare(results[i], truth, samples, predictions)
         if progress:
             progress(results[0].images, len(dataset))
-    return [replace(r, metrics=merged(e)) for r, e in zip(results, evaluators, strict=True)]
+    results = [replace(r, metrics=merged(e)) for r, e in zip(results, evaluators, strict=True)]
+    return _bootstrapped(results, evaluators, resamples) if resamples else results
+
+
+def _bootstrapped(
+    results: Sequence[Evaluation], evaluators: Sequence[Sequence[Evaluator]], resamples: int
+) -> list[Evaluation]:
+    """Add resampled values; what found the same bytes as its truth on every picture has the truth's."""
+    known: dict[str, Mapping[str, np.ndarray]] = {}
+    for result, own in zip(results, evaluators, strict=True):
+        same = result.truth in known and result.compared == result.images and not result.unequal
+        known[result.name] = known[result.truth] if same else bootstrap(own, result.images, resamples)
+    return [replace(result, resampled=known[result.name]) for result in results]
 
 
 def merged(evaluators: Sequence[Evaluator]) -> Metrics:

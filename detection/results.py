@@ -11,19 +11,20 @@ from typing import Any
 from rich.table import Table
 
 from detection.evaluate import Evaluation
+from detection.metrics.protocols import PROTOCOLS
+from detection.metrics.resample import CONFIDENCE, interval
+from detection.metrics.sizes import RANGES
 
 FORMAT_VERSION = 1
 HEADINGS = {
-    "wider_easy": "easy",
-    "wider_medium": "medium",
-    "wider_hard": "hard",
-    "coco_ap": "AP",
-    "voc_ap50_area": "AP50",
-    "voc_ap50_11": "AP50, 11 points",
-    "coco_ap_small": "small",
-    "coco_ap_medium": "medium",
-    "coco_ap_large": "large",
+    "wider_easy": "WIDER easy",
+    "wider_medium": "WIDER medium",
+    "wider_hard": "WIDER hard",
+    "coco_ap": "COCO AP",
+    "voc_ap50_area": "VOC AP50",
+    "voc_ap50_11": "VOC AP50, 11 points",
 }  # the values of the table, in its order; metrics.json has all
+SIZES = {f"input_ap50_{name}": f"{low:g}-{high:g} px" for name, (low, high) in RANGES.items()}
 
 
 def results_table(results: Sequence[Evaluation], title: str) -> Table:
@@ -44,6 +45,53 @@ def results_table(results: Sequence[Evaluation], title: str) -> Table:
             cells.append("-" if result.instructions is None else f"{result.instructions:,.0f}")
         table.add_row(*cells, agreement(result))
     return table
+
+
+def differences(results: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """How far each predictor is from the first one, value by value, with the interval of the difference.
+
+    Resamples are paired: both predictors saw the same pictures. A predictor with the bytes of the first, or of one that
+    is listed, is left out: its differences are none, or that one's.
+    """
+    rows, known = [], {id(result.resampled) for result in results[:1]}
+    for result in results[1:]:
+        if result.resampled and id(result.resampled) not in known:
+            known.add(id(result.resampled))
+            rows.append({"of": result.name, "from": results[0].name, "values": _differences(results[0], result)})
+    return rows
+
+
+def _differences(first: Evaluation, other: Evaluation) -> dict[str, dict[str, float | None]]:
+    values = {}
+    for name in first.resampled.keys() & other.resampled.keys():
+        low, high = interval(other.resampled[name] - first.resampled[name])
+        difference = other.metrics.values[name] - first.metrics.values[name]
+        values[name] = {"difference": _number(difference), "low": _number(low), "high": _number(high)}
+    return dict(sorted(values.items()))
+
+
+def difference_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`int8 - float: VOC AP50 -0.0012 [-0.0031, +0.0008]`, a line a row, for the values of the table."""
+    lines = []
+    for row in rows:
+        cells = [
+            f"{title} {value['difference']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+            for name, title in HEADINGS.items()
+            if (value := row["values"].get(name)) and None not in value.values()
+        ]
+        lines.append(f"{row['of']} - {row['from']}: {'; '.join(cells) or 'no value that both define'}")
+    return lines
+
+
+def size_lines(results: Sequence[Evaluation]) -> list[str]:
+    """`int8, VOC AP50 by side at the network's input: 0-16 px 0.0596, ...`, a line a predictor that was asked."""
+    lines = []
+    for result in results:
+        values = result.metrics.values
+        cells = [f"{title} {_score(values[name])}" for name, title in SIZES.items() if name in values]
+        if cells:
+            lines.append(f"{result.name}, VOC AP50 by side in the network's input: {', '.join(cells)}")
+    return lines
 
 
 def agreement(result: Evaluation) -> str:
@@ -69,9 +117,11 @@ def results_json(
         "source": source,
         "sha256": dict(models),
         "dataset": dict(dataset),
-        "protocols": sorted({name for result in results for name in result.metrics.values}),
+        "protocols": {name: PROTOCOLS[name] for name in sorted({n for result in results for n in result.metrics.values})},
         "notes": every_note,
+        "bootstrap": _bootstrap_json(results),
         "results": [_result_json(result) for result in results],
+        "differences": differences(results),
     }
 
 
@@ -90,6 +140,7 @@ def _result_json(result: Evaluation) -> dict[str, Any]:
     return {
         "name": result.name,
         "values": _plain(result.metrics.values),
+        "intervals": _intervals(result),
         "by_class": {name: _plain(values) for name, values in result.metrics.by_class.items()},
         "images": result.images,
         "images_per_second": _number(result.images_per_second),
@@ -102,6 +153,16 @@ def _result_json(result: Evaluation) -> dict[str, Any]:
             "first_difference": None if result.difference is None else asdict(result.difference),
         },
     }
+
+
+def _bootstrap_json(results: Sequence[Evaluation]) -> dict[str, Any] | None:
+    """How intervals were made; null where there are none."""
+    sizes = {len(values) for result in results for values in result.resampled.values()}
+    return {"over": "images", "resamples": max(sizes), "confidence": CONFIDENCE, "seed": 0} if sizes else None
+
+
+def _intervals(result: Evaluation) -> dict[str, list[float | None]]:
+    return {name: [_number(bound) for bound in interval(values)] for name, values in sorted(result.resampled.items())}
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

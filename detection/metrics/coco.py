@@ -20,11 +20,18 @@ import numpy as np
 from datasets.annotations import GroundTruth
 from detection.detections import Detections
 from detection.metrics.common import Metrics, MetricsError, check_labels, check_pair
+from detection.metrics.resample import Curve, curve_of, mean_of_classes
 
 NAMES = (
     "coco_ap", "coco_ap50", "coco_ap75", "coco_ap_small", "coco_ap_medium", "coco_ap_large",
     "coco_ar1", "coco_ar10", "coco_ar100", "coco_ar_small", "coco_ar_medium", "coco_ar_large",
 )  # fmt: skip  # in the order of pycocotools' `stats`
+
+
+AREA_OF = {
+    "coco_ap": "all", "coco_ap50": "all", "coco_ap75": "all",
+    "coco_ap_small": "small", "coco_ap_medium": "medium", "coco_ap_large": "large",
+}  # fmt: skip
 
 
 class _Pair(NamedTuple):
@@ -39,6 +46,7 @@ class CocoEvaluator:
         self.classes = tuple(classes)
         self.ignore = ignore
         self._pairs: dict[str, _Pair] = {}
+        self._evaluation: Any = None  # of the pairs so far
 
     def add(self, sample_id: str, truth: GroundTruth, detections: Detections) -> None:
         if sample_id in self._pairs:
@@ -46,11 +54,12 @@ class CocoEvaluator:
         check_pair(sample_id, truth, detections)
         check_labels(sample_id, truth, detections, len(self.classes))
         self._pairs[sample_id] = _Pair(truth, detections)
+        self._evaluation = None
 
     def result(self) -> Metrics:
         if not self._pairs:
             return Metrics(dict.fromkeys(NAMES, float("nan")), 0)
-        evaluation = self._evaluate()
+        evaluation = self._evaluated()
         values = {name: _or_nan(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
         precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (threshold, recall, class), all areas
         by_class = {
@@ -61,6 +70,43 @@ class CocoEvaluator:
         absent = [name for name in self.classes if name not in by_class]
         notes = (f"no object to find, left out of the mean: {', '.join(absent)}",) if absent else ()
         return Metrics(values, len(self._pairs), by_class, notes)
+
+    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The AP values among NAMES. pycocotools has matched; its `accumulate`, which knows no weights, is done again here."""
+        if not self._pairs:
+            return {name: np.full(len(weights), np.nan) for name in AREA_OF}
+        evaluation = self._evaluated()
+        precision = {area: self._precision(evaluation, i, weights) for i, area in enumerate(evaluation.params.areaRngLbl)}
+        values = {name: _mean_over(precision[area]) for name, area in AREA_OF.items()}
+        every = precision["all"]
+        return values | {"coco_ap50": _mean_over(every[:, :1]), "coco_ap75": _mean_over(every[:, 5:6])}
+
+    def _precision(self, evaluation: Any, area: int, weights: np.ndarray) -> np.ndarray:
+        """(class, threshold, r): mean precision at 101 recalls, NaN where nothing is to be found."""
+        n_images, n_areas = len(evaluation.params.imgIds), len(evaluation.params.areaRng)
+        values = np.full((len(self.classes), len(evaluation.params.iouThrs), len(weights)), np.nan)
+        for c in range(len(self.classes)):
+            first = (c * n_areas + area) * n_images
+            images = evaluation.evalImgs[first : first + n_images]  # None: neither objects nor detections
+            known = [(i, one) for i, one in enumerate(images) if one is not None]
+            objects = np.zeros(n_images, np.int64)
+            if not known:
+                continue
+            objects[[i for i, _ in known]] = [np.count_nonzero(one["gtIgnore"] == 0) for _, one in known]
+            order = np.argsort(-np.concatenate([one["dtScores"] for _, one in known]), kind="stable")
+            image = np.repeat([i for i, _ in known], [len(one["dtScores"]) for _, one in known])[order]
+            matched = np.concatenate([one["dtMatches"] for _, one in known], axis=1)[:, order] > 0
+            ignored = np.concatenate([one["dtIgnore"] for _, one in known], axis=1)[:, order] > 0
+            for t in range(len(values[c])):
+                counts = ~ignored[t]
+                curve = curve_of(image[counts], matched[t, counts], objects, weights)
+                values[c, t] = _at_101_recalls(curve, evaluation.params.recThrs)
+        return values
+
+    def _evaluated(self) -> Any:
+        if self._evaluation is None:
+            self._evaluation = self._evaluate()
+        return self._evaluation
 
     def _evaluate(self) -> Any:
         from pycocotools.coco import COCO
@@ -113,6 +159,22 @@ def _record(number: int, image_id: int, box: np.ndarray, label: int) -> dict[str
         "bbox": [x1, y1, width, height],
         "area": width * height,
     }
+
+
+def _at_101_recalls(curve: Curve, recalls: np.ndarray) -> np.ndarray:
+    """Mean over `recalls` of the best precision at each or beyond, 0 past the end of the curve; (r,), NaN without objects."""
+    n, columns = curve.found.shape
+    envelope = np.zeros((n + 1, columns))
+    envelope[:n] = np.maximum.accumulate(curve.precision[::-1], axis=0)[::-1]
+    recall = curve.recall
+    values = [envelope[np.searchsorted(recall[:, j], recalls), j].mean() for j in range(columns)]
+    return np.where(curve.objects > 0, values, np.nan)
+
+
+def _mean_over(precision: np.ndarray) -> np.ndarray:
+    """(class, threshold, r) -> (r,): the mean of what is defined."""
+    flat = precision.reshape(-1, precision.shape[-1])
+    return mean_of_classes({str(i): row for i, row in enumerate(flat)}, precision.shape[-1])
 
 
 def _or_nan(value: float) -> float:

@@ -34,6 +34,10 @@ class Evaluator(Protocol):
 
     def result(self) -> Metrics: ...
 
+    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """`values` when image i of the sorted ids counts weights[:, i] times: (r, images) int -> name -> (r,)."""
+        ...
+
 
 def check_pair(sample_id: str, truth: GroundTruth, detections: Detections) -> None:
     """Raise MetricsError unless both are well-formed: matching lengths, finite boxes and scores, no negative extent."""
@@ -77,12 +81,12 @@ def overlap(a: np.ndarray, b: np.ndarray, extra: float = 0.0) -> np.ndarray:
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
-def area_under_curve(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area under the monotone envelope of a curve of rising recall (VOC 2010 and later, WIDER FACE)."""
-    recall = np.concatenate(([0.0], recall, [1.0]))
-    precision = np.concatenate(([0.0], precision, [0.0]))
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall) * envelope[1:]))
+def area_under_curve(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Area under the monotone envelope of curves of rising recall, (n,) or (n, r): VOC 2010 and later, WIDER FACE."""
+    ends = np.zeros((1, *recall.shape[1:]))
+    recall = np.concatenate((ends, recall))
+    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    return np.sum(np.diff(recall, axis=0) * envelope, axis=0)
 
 
 def first_of_each(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ Ties. Equal scores are ordered by image id, then by their order in `Detections`,
 order in which images are added.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from detection.metrics.common import (
     first_of_each,
     overlap,
 )
+from detection.metrics.resample import Curve, curve_of, mean_of_classes
 
 
 class _Found(NamedTuple):
@@ -56,22 +57,20 @@ def match(truth: GroundTruth, detections: Detections, iou_threshold: float) -> _
     return _Found(scores[counts], labels[counts], hits[counts])
 
 
-def ap_11_points(hits: np.ndarray, n_objects: int) -> float:
-    """VOC 2007: mean over recalls 0, .1, ... 1 of the best precision at that recall or beyond.
+def ap_11_points(curve: Curve) -> np.ndarray:
+    """VOC 2007: mean over recalls 0, .1, ... 1 of the best precision at that recall or beyond; (r,), NaN without objects.
 
-    hits: (n,) bool, best score first. Recall tp / n_objects >= k / 10 is compared in integers: in floats, 3 / 10 would
-    miss the threshold 3 * .1.
+    Recall found / objects >= k / 10 is compared in integers: in floats, 3 / 10 would miss the threshold 3 * .1.
     """
-    true_positives = np.cumsum(hits)
-    precision = true_positives / np.arange(1, len(hits) + 1)
-    reached = [precision[10 * true_positives >= k * n_objects] for k in range(11)]
-    return float(sum(part.max() for part in reached if len(part)) / 11)
+    precision = curve.precision
+    reached = [np.where(10 * curve.found >= k * curve.objects, precision, 0.0) for k in range(11)]
+    total = sum(points.max(axis=0, initial=0.0) for points in reached)
+    return np.where(curve.objects > 0, total / 11, np.nan)
 
 
-def ap_area(hits: np.ndarray, n_objects: int) -> float:
-    """VOC 2010 and later: area under the monotone precision-recall curve. hits: (n,) bool, best score first."""
-    true_positives = np.cumsum(hits)
-    return area_under_curve(true_positives / n_objects, true_positives / np.arange(1, len(hits) + 1))
+def ap_area(curve: Curve) -> np.ndarray:
+    """VOC 2010 and later: area under the monotone precision-recall curve; (r,), NaN without objects."""
+    return np.where(curve.objects > 0, area_under_curve(curve.recall, curve.precision), np.nan)
 
 
 class VocEvaluator:
@@ -89,40 +88,51 @@ class VocEvaluator:
         prefix = f"voc_ap{round(iou_threshold * 100)}"
         self._rules = {f"{prefix}_area": ap_area} | ({f"{prefix}_11": ap_11_points} if eleven_points else {})
         self._found: dict[str, _Found] = {}
-        self._n_objects = np.zeros(len(self.classes), np.int64)
+        self._objects: dict[str, np.ndarray] = {}  # image -> (classes,) objects to find
 
     def add(self, sample_id: str, truth: GroundTruth, detections: Detections) -> None:
         if sample_id in self._found:
             raise MetricsError(f"image '{sample_id}' was added twice")
         check_pair(sample_id, truth, detections)
         check_labels(sample_id, truth, detections, len(self.classes))
-        self._n_objects += np.bincount(truth.labels[~truth.ignore], minlength=len(self.classes))
+        self._objects[sample_id] = np.bincount(truth.labels[~truth.ignore], minlength=len(self.classes))
         self._found[sample_id] = match(truth, detections, self.iou_threshold)
 
     def result(self) -> Metrics:
-        hits_per_class = self._hits_per_class()
+        by_metric = self._by_class(np.ones((1, len(self._found)), np.int64))
         by_class = {
-            name: {metric: rule(hits, n_objects) for metric, rule in self._rules.items()}
-            for name, hits, n_objects in zip(self.classes, hits_per_class, self._n_objects.tolist(), strict=True)
+            name: {metric: float(values[name][0]) for metric, values in by_metric.items()}
+            for name, n_objects in zip(self.classes, self._objects_per_class(), strict=True)
             if n_objects
         }
-        values = {metric: _mean([values[metric] for values in by_class.values()]) for metric in self._rules}
+        values = {metric: float(mean_of_classes(of_class, 1)[0]) for metric, of_class in by_metric.items()}
         absent = [name for name in self.classes if name not in by_class]
         notes = (f"no object to find, left out of the mean: {', '.join(absent)}",) if absent else ()
         return Metrics(values, len(self._found), by_class, notes)
 
-    def _hits_per_class(self) -> list[np.ndarray]:
-        found = [self._found[sample_id] for sample_id in sorted(self._found)]
-        if not found:
-            return [np.zeros(0, bool)] * len(self.classes)
-        scores, labels, hits = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        order = np.argsort(-scores, kind="stable")  # within an image best first, images by id
-        labels, hits = labels[order], hits[order]
-        return [hits[labels == c] for c in range(len(self.classes))]
+    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {metric: mean_of_classes(of_class, len(weights)) for metric, of_class in self._by_class(weights).items()}
 
+    def _by_class(self, weights: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+        """Metric -> class -> (r,)."""
+        curves = dict(zip(self.classes, self._curves(weights), strict=True))
+        return {metric: {name: rule(curve) for name, curve in curves.items()} for metric, rule in self._rules.items()}
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+    def _curves(self, weights: np.ndarray) -> Iterator[Curve]:
+        """One a class. Equal scores stay in the order of image ids, and within an image in that of `Detections`."""
+        names = sorted(self._found)
+        found = [self._found[name] for name in names]
+        empty = _Found(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))
+        scores, labels, hits = (np.concatenate(parts) for parts in zip(empty, *found, strict=True))
+        image = np.repeat(np.arange(len(names)), [len(one.scores) for one in found])
+        order = np.argsort(-scores, kind="stable")
+        objects = np.array([self._objects[name] for name in names], np.int64).reshape(len(names), len(self.classes))
+        for c in range(len(self.classes)):
+            of_class = order[labels[order] == c]
+            yield curve_of(image[of_class], hits[of_class], objects[:, c], weights)
+
+    def _objects_per_class(self) -> list[int]:
+        return sum(self._objects.values(), np.zeros(len(self.classes), np.int64)).tolist()
 
 
 def ap50(pairs: Iterable[tuple[GroundTruth, Detections]], classes: Sequence[str]) -> float:

@@ -14,7 +14,8 @@
 Only images that were added count, so a subset is scored as if it were the data set (and the notes say so).
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,31 +116,57 @@ class WiderEvaluator:
 
     def result(self) -> Metrics:
         keys = sorted(self._scores)
-        values = {f"wider_{name}": self._average_precision(keys, name) for name in SETTINGS}
+        values = {name: float(value[0]) for name, value in self.resampled(np.ones((1, len(keys)), np.int64)).items()}
         notes = ()
         if len(keys) < len(self.faces):
             notes = (f"WIDER FACE on {len(keys)} of {len(self.faces)} images: stands beside no published figure",)
         if self.few_faces is not None:
-            few = [key for key in keys if len(self.faces[key].boxes) <= self.few_faces]
-            values |= {f"wider_{name}_le{self.few_faces}": self._average_precision(few, name) for name in SETTINGS}
-            notes += (f"le{self.few_faces}: the {len(few)} images with at most {self.few_faces} annotated boxes",)
+            few = [keys[i] for i in self._few(keys)]
+            notes += (
+                f"le{self.few_faces}: the {len(few)} images with at most {self.few_faces} annotated boxes, whatever they are; "
+                f"scores stretched over these images alone; sha256 of the list {list_sha256(few)}",
+            )
         return Metrics(values, len(keys), notes=notes)
 
-    def _average_precision(self, keys: list[str], setting: str) -> float:
-        """Proposals and recalled faces only add up over images, so all images are counted at once."""
-        n_faces = sum(int(self.faces[key].kept[setting].sum()) for key in keys)
-        if not n_faces:
-            return float("nan")
+    def resampled(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        keys = sorted(self._scores)
+        values = {f"wider_{name}": self._average_precision(keys, name, weights) for name in SETTINGS}
+        if self.few_faces is not None:
+            chosen = self._few(keys)
+            few, few_weights = [keys[i] for i in chosen], weights[:, chosen]
+            for name in SETTINGS:
+                values[f"wider_{name}_le{self.few_faces}"] = self._average_precision(few, name, few_weights)
+        return values
+
+    def _few(self, keys: list[str]) -> list[int]:
+        return [i for i, key in enumerate(keys) if len(self.faces[key].boxes) <= self.few_faces]
+
+    def _average_precision(self, keys: list[str], setting: str, weights: np.ndarray) -> np.ndarray:
+        """Proposals and recalled faces only add up over images: counted once an image and threshold, then weighed. (r,)"""
+        from scipy.sparse import csr_matrix
+
+        kept = np.array([self.faces[key].kept[setting].sum() for key in keys], np.int64)
+        columns = np.ascontiguousarray(weights.T, dtype=np.int64)
+        n_faces = kept @ columns
+        if not keys:
+            return np.full(len(weights), np.nan)
         scores = _stretch(np.concatenate([self._scores[key] for key in keys]))
         found = [self._found[key][setting] for key in keys]
+        image = np.repeat(np.arange(len(keys)), [len(one.proposals) for one in found])
         proposals, recalls = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        order = np.argsort(-scores, kind="stable")
         thresholds = 1 - np.arange(1, N_THRESHOLDS + 1) / N_THRESHOLDS
-        reached = np.searchsorted(-scores[order], -thresholds, side="right")  # detections with score >= threshold
-        n_proposals = np.concatenate(([0], np.cumsum(proposals[order])))[reached]
-        n_recalled = np.concatenate(([0], np.cumsum(recalls[order])))[reached]
-        precision = np.divide(n_recalled, n_proposals, out=np.zeros(N_THRESHOLDS), where=n_proposals > 0)
-        return area_under_curve(n_recalled / n_faces, precision)
+        first = np.searchsorted(-thresholds, -scores)  # the first threshold that a detection reaches
+        n_proposals, n_recalled = (
+            np.cumsum(csr_matrix((marks.astype(np.int64), (first, image)), (N_THRESHOLDS, len(keys))) @ columns, axis=0)
+            for marks in (proposals, recalls)
+        )
+        precision = n_recalled / np.maximum(n_proposals, 1)
+        return np.where(n_faces > 0, area_under_curve(n_recalled / np.maximum(n_faces, 1), precision), np.nan)
+
+
+def list_sha256(keys: Iterable[str]) -> str:
+    """Of a list of images: sorted keys ("event/name", no file ending), one a line, each line ended by a newline."""
+    return hashlib.sha256("".join(f"{key}\n" for key in sorted(keys)).encode()).hexdigest()
 
 
 def match(faces: Faces, boxes: np.ndarray) -> dict[str, _Found]:

@@ -185,15 +185,15 @@ def test_classes_must_be_the_data_sets(run_folder: Path) -> None:
 
 def test_results_of_a_difference_and_of_undefined_values(tmp_path: Path) -> None:
     difference = Difference("p", "host", "int8", "boxes", (0, 4), "3", "4")
-    metrics = Metrics({"voc_ap50_area": 0.5, "coco_ap_large": float("nan")}, 3, notes=("few",))
+    metrics = Metrics({"voc_ap50_area": 0.5, "coco_ap": float("nan")}, 3, notes=("few",))
     result = Evaluation("host", metrics, 3, 0.5, 1e6, 3, 1, "int8", difference)
     assert agreement(result) == "1 of 3 differ from int8"
     assert [column.header for column in results_table([result], "t").columns] == [
-        "predictor", "AP50", "large", "images/s", "instructions an image", "bytes",
+        "predictor", "COCO AP", "VOC AP50", "images/s", "instructions an image", "bytes",
     ]  # fmt: skip
     document = results_json([result], "x", {}, {}, ["note"])
     assert document["notes"] == ["note", "few"]
-    assert document["results"][0]["values"] == {"voc_ap50_area": 0.5, "coco_ap_large": None}
+    assert document["results"][0]["values"] == {"voc_ap50_area": 0.5, "coco_ap": None}
     write_json(tmp_path / "m.json", document)
     assert json.loads((tmp_path / "m.json").read_text()) == json.loads(json.dumps(document))
     assert [path.name for path in tmp_path.iterdir()] == ["m.json"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from datasets.annotations import GroundTruth
 from detection.detections import Detections
 from detection.metrics.common import MetricsError
+from detection.metrics.resample import Curve, curve_of
 from detection.metrics.voc import VocEvaluator, ap50, ap_11_points, ap_area
 
 
@@ -75,6 +76,12 @@ def devkit(pairs, label: int) -> tuple[float, float]:
     return area, points / 11
 
 
+def one_image(hits, n_objects: int) -> Curve:
+    """The curve of one image's detections, best first."""
+    hits = np.asarray(hits, bool)
+    return curve_of(np.zeros(len(hits), np.int64), hits, np.array([n_objects]), np.ones((1, 1), np.int64))
+
+
 def random_pairs(rng: np.random.Generator, n_images: int, n_classes: int) -> dict:
     def boxes(n):
         corner = rng.integers(0, 12, (n, 2))
@@ -96,7 +103,7 @@ def evaluate(pairs: dict, classes=("a", "b")) -> VocEvaluator:
     return evaluator
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8))
 def test_equals_the_loop_of_the_devkit(seed: int, n_images: int) -> None:
     pairs = random_pairs(np.random.default_rng(seed), n_images, 2)
@@ -168,17 +175,17 @@ def test_chainercv_two_classes() -> None:
 
 
 def test_recall_of_exactly_three_tenths_reaches_its_point() -> None:
-    hits = np.array([True] * 3)
-    assert ap_11_points(hits, 10) == pytest.approx(4 / 11)  # recalls 0, .1, .2 and .3; floats would lose .3
-    assert ap_area(hits, 10) == pytest.approx(0.3)
+    curve = one_image([True] * 3, 10)
+    assert ap_11_points(curve) == pytest.approx([4 / 11])  # recalls 0, .1, .2 and .3; floats would lose .3
+    assert ap_area(curve) == pytest.approx([0.3])
 
 
 def test_sample_of_the_object_detection_metrics_readme() -> None:
     """rafaelpadilla/Object-Detection-Metrics: 15 objects, 24 detections, 26.84 % and 24.56 %."""
     hits = np.zeros(24, bool)
     hits[[0, 2, 9, 11, 12, 13, 22]] = True
-    assert ap_11_points(hits, 15) == pytest.approx(0.2684, abs=5e-5)
-    assert ap_area(hits, 15) == pytest.approx(0.2457, abs=5e-5)
+    assert ap_11_points(one_image(hits, 15)) == pytest.approx([0.2684], abs=5e-5)
+    assert ap_area(one_image(hits, 15)) == pytest.approx([0.2457], abs=5e-5)
 
 
 def test_overlap_of_exactly_half_is_a_hit() -> None:
