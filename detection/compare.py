@@ -13,8 +13,9 @@ from rich.progress import Progress
 from datasets import cli
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
+from datasets.subset import Subset, evenly_spaced
 from detection import results
-from detection.evaluate import Evaluation, Subset, evaluate_together, evenly_spaced
+from detection.evaluate import Evaluation, evaluate_together
 from detection.metrics.protocols import evaluators_for
 from detection.metrics.resample import RESAMPLES
 from detection.metrics.sizes import input_scales
