@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets import cli
-from detection.exporter import export, load_network
+from detection.exporter import MAX_DROP, export, load_network
 from firmware.compiler.choose import check_schedule_text
 from firmware.compiler.target import load_target, parse_size
 
@@ -26,6 +26,8 @@ def main() -> int:
     parser.add_argument("--calibration", type=int, default=256, metavar="N", help="training pictures for ranges (default: 256)")
     parser.add_argument("--verification", type=int, default=4, metavar="N", help="frames that must give equal bytes (default: 4)")
     parser.add_argument("--method", choices=("minmax", "percentile", "mse"), help="how ranges are chosen")
+    parser.add_argument("--max-drop", type=float, default=MAX_DROP, metavar="POINTS", help="AP50 that int8 may lose (default: 2)")
+    parser.add_argument("--sample", type=int, default=200, metavar="N", help="validation pictures to see that (default: 200)")
     parser.add_argument("--data", help="data YAML of the training pictures; the checkpoint's own by default")
     parser.add_argument("--outputs", type=lambda text: text.split(","), metavar="NAME,...", help="cut a .tflite at these tensors")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -42,8 +44,9 @@ def main() -> int:
         options.data,
         console.print,
         options.outputs,
+        options.sample,
     )
-    done = export(network, target, options.schedule, options.sram, options.out, console.print)
+    done = export(network, target, options.schedule, options.sram, options.out, console.print, options.max_drop)
     table = Table("", "peak SRAM, B", "recompute", "schedule", title=f"front of {network.graph.name}", title_justify="left")
     for point in done.front:
         mark = "→" if point.schedule == done.deployment.schedule else ""

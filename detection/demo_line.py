@@ -56,7 +56,7 @@ def main() -> int:
     console.rule("1 train")
     _train(options.config, options.runs, options.overrides)
     console.rule("2 export: int8, schedule, memory plan, proof")
-    network = load_network(run, options.calibration, 4, None, None, console.print)
+    network = load_network(run, options.calibration, 4, None, None, console.print, sample=options.images)
     done = export(network, load_target(options.target), "auto", None, run / "export", console.print)
     console.rule("3 run on the test pictures")
     evaluations, pictures = _evaluate(config, run, options.target, options.images, options.emulated, console)

@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from datasets.strict import parse
+from datasets.subset import Subset, evenly_spaced
 from firmware.compiler import choose, report
 from firmware.compiler.decode import DecodeSpec, make_decode_spec
 from firmware.compiler.graph import Graph
@@ -28,7 +29,11 @@ from firmware.compiler.target import Target
 from firmware.compiler.tflite import read_metadata, read_tflite, write_tflite
 from firmware.proof import Proof, prove
 
+if TYPE_CHECKING:
+    from detection.drop import FloatNetwork
+
 METADATA_FORMAT = 1
+MAX_DROP = 2.0  # points of AP50
 Say = Callable[[str], None]
 
 
@@ -44,6 +49,8 @@ class Network:
     metadata: dict[str, Any] | None  # as written into model.tflite; None for other people's networks
     frames: Sequence[np.ndarray]
     quality: list[dict[str, Any]]  # signal to noise per layer, dB; empty without a float network
+    origin: "FloatNetwork | None" = None  # the float network
+    worst: str = ""  # layer that int8 hurts most
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,19 @@ def load_network(
     data: str | None,
     say: Say,
     outputs: Sequence[str] | None = None,
+    sample: int = 0,
 ) -> Network:
-    """Read a checkpoint (or a run folder, its last weights) or an int8 .tflite, which may be cut at other `outputs`."""
+    """Read a checkpoint (or a run folder, its last weights) or an int8 .tflite, which may be cut at other `outputs`.
+
+    Args:
+        calibration, verification: training pictures for ranges, and frames for the proof of equal bytes.
+        sample: validation pictures that the float network and the int8 one are to be compared on.
+    """
     if source.suffix == ".tflite":
         return _read_network(source, verification, outputs)
     if outputs is not None:
         raise ExportError(f"{source}: --outputs cuts .tflite files; a checkpoint's outputs are its heads")
-    return _quantise_network(find_checkpoint(source), calibration, verification, method, data, say)
+    return _quantise_network(find_checkpoint(source), calibration, verification, method, data, say, sample)
 
 
 def find_checkpoint(source: Path) -> Path:
@@ -114,17 +127,19 @@ def _read_network(path: Path, verification: int, outputs: Sequence[str] | None) 
 
 
 def _quantise_network(
-    path: Path, calibration: int, verification: int, method: str | None, data: str | None, say: Say
+    path: Path, calibration: int, verification: int, method: str | None, data: str | None, say: Say, sample: int
 ) -> Network:
     from detection.checkpoint import load_detector
     from detection.config import Config
+    from detection.drop import FloatNetwork
     from detection.lower import lower
     from detection.quantize import DEFAULT_METHOD, calibrate
     from detection.sqnr import layer_sqnr, worst_layer
 
     detector, checkpoint = load_detector(path)
     config = parse(checkpoint.config, Config, str(path))
-    train = open_dataset(load_data_config(data or config.data), "train")
+    pictures = load_data_config(data or config.data)
+    train = open_dataset(pictures, "train")
     picked = np.linspace(0, len(train) - 1, min(calibration, len(train))).astype(int)
     frames = [letterbox(train[int(i)].image, config.input.height, config.input.width) for i in picked]
     say(f"calibrating on {len(frames)} training pictures")
@@ -132,7 +147,8 @@ def _quantise_network(
     graph = Graph(graph.tensors, graph.ops, graph.input, graph.outputs, False, config.name)
     ratios = layer_sqnr(detector, graph, frames[:: max(1, len(frames) // 4)][:4])
     worst = worst_layer(ratios)
-    say(f"signal to quantisation noise: worst layer '{worst.name}' {worst.db:.1f} dB")
+    worst_text = f"'{worst.name}' ({worst.db:.1f} dB)"
+    say(f"signal to quantisation noise: worst layer {worst_text}")
     metadata = {
         "format": METADATA_FORMAT,
         "classes": list(checkpoint.class_names),
@@ -140,11 +156,22 @@ def _quantise_network(
         "decode": config.decode.model_dump(),
     }
     quality = [{"layer": ratio.name, "sqnr_db": round(ratio.db, 2)} for ratio in ratios]
-    return Network(graph, metadata, frames[:: max(1, len(frames) // verification)][:verification], quality)
+    proving = frames[:: max(1, len(frames) // verification)][:verification]
+    if not sample:
+        return Network(graph, metadata, proving, quality)
+    val = open_dataset(pictures, "val")
+    origin = FloatNetwork(detector, config, Subset(val, evenly_spaced(len(val), sample)), val.classes)
+    return Network(graph, metadata, proving, quality, origin, worst_text)
 
 
-def export(network: Network, target: Target, schedule: str, sram: int | None, folder: Path, say: Say) -> Export:
-    """Plan, write and prove; `folder` gets model.tflite, model.tess, plan.json, plan.png and verify.json, or nothing."""
+def export(
+    network: Network, target: Target, schedule: str, sram: int | None, folder: Path, say: Say, max_drop: float = MAX_DROP
+) -> Export:
+    """Plan, write and prove; `folder` gets model.tflite, model.tess, plan.json, plan.png and verify.json, or nothing.
+
+    Args:
+        max_drop: points of AP50 that int8 may lose on the sample of a network with a float origin.
+    """
     program, spec = build_program(network.graph), decode_spec(network.graph, network.metadata)
     say(f"searching schedules of {len(program.nodes)} nodes for {target.name}")
     candidates = spec.max_candidates if spec else 0
@@ -164,9 +191,21 @@ def export(network: Network, target: Target, schedule: str, sram: int | None, fo
         (work / "model.tess").write_bytes(tess)
         (work / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
         verified = {**proof.as_json(), "quality": network.quality, "sha256_of_files": plan["sha256"]}
+        if network.origin is not None:
+            verified["drop"] = _checked_drop(network, work / "model.tess", max_drop, say)
         (work / "verify.json").write_text(json.dumps(verified, indent=1) + "\n")
         report.draw_plan(chosen, front, work / "plan.png")
         folder.mkdir(exist_ok=True)
         for made in sorted(work.iterdir()):
             shutil.move(made, folder / made.name)
     return Export(folder, chosen, front, proof, network, len(tess))
+
+
+def _checked_drop(network: Network, tess: Path, max_drop: float, say: Say) -> dict[str, Any]:
+    from detection.drop import check_drop, measure_drop
+
+    say(f"comparing AP50 of float and int8 on {len(network.origin.pictures)} validation pictures")
+    drop = measure_drop(network.origin, tess)
+    say(f"AP50 {drop.float_ap:.3f} in float, {drop.int8_ap:.3f} in int8: {drop.points:+.1f} points lost")
+    check_drop(drop, max_drop, network.worst)
+    return drop.as_json()

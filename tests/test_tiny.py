@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from detection.drop import DropError
 from firmware.host import HostModel
 
 ARM = shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")
@@ -28,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert door(monkeypatch, "train", "--config", "configs/tiny.yaml", "--runs", folder) == 0
         (run,) = [path for path in folder.iterdir() if (path / "weights").is_dir()]
-        assert door(monkeypatch, "export", run, "--out", run / "export", "--calibration", 16) == 0
+        assert door(monkeypatch, "export", run, "--out", run / "export", "--calibration", 16, "--sample", 8) == 0
     return run
 
 
@@ -41,6 +42,15 @@ def test_export_writes_a_proven_folder(run: Path) -> None:
     assert plan["peak_sram"] == sum(plan["peak_sram_parts"].values())
     assert {"peak_sram", "recompute", "schedule"} <= set(plan["front"][0])
     HostModel((export / "model.tess").read_bytes()).selftest()
+
+
+def test_export_refuses_what_int8_spoils(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drop = json.loads((run / "export" / "verify.json").read_text())["drop"]
+    assert drop["images"] == 8 and drop["points"] == pytest.approx(100 * (drop["float"] - drop["int8"]), abs=0.02)
+    few = ("--calibration", 4, "--sample", 4, "--max-drop=-101")  # no network gains that much
+    with pytest.raises(DropError, match="nothing was written. The layer that int8 hurts most is '.+' "):
+        door(monkeypatch, "export", run, "--out", tmp_path / "export", *few)
+    assert not (tmp_path / "export").exists()
 
 
 def test_everyone_finds_the_same(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
