@@ -4,7 +4,7 @@
     for record in device.detect_many(images): print(record.boxes, record.instructions)
 
 Both run the same C library; head maps and boxes are equal to the byte. Costs are executed instructions, counted by the
-emulator only: an instruction is not a cycle, and nothing here is a time.
+emulator only: an instruction is not a cycle. This machine can only say how long each node took here (`profile`).
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class RunRecord:
     instructions: int | None = None  # of tess_run
     stack: int | None = None  # bytes in use at most
     touched: int | None = None  # bytes of work memory up to the highest one written
-    profile: np.ndarray | None = None  # uint64 (n_nodes,) instructions per node, in a profiling build
+    profile: np.ndarray | None = None  # uint64 (n_nodes,) cost of each node in DeviceInfo.profile_unit, when asked for
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class DeviceInfo:
 
     target: str
     unit: str | None  # of costs: "instructions"; None: not counted
+    profile_unit: str | None  # of profiles: "instructions", or "ns" of this machine's clock; None: no profiles
     clock_hz: int | None
     arena: int  # work memory that the model needs
     stack: int | None  # most in use in all runs so far
@@ -100,9 +101,10 @@ class Device(ABC):
 class EmulatorDevice(Device):
     """Firmware in QEMU. Each call starts it anew; `timeout` is in seconds for each picture."""
 
-    def __init__(self, image: Image, header: TessHeader, timeout: float = 60.0):
+    def __init__(self, image: Image, header: TessHeader, timeout: float = 60.0, profile: bool = False):
         self.image = image
         self.header = header
+        self.profile = profile
         self._names = tuple(name for name, _ in header.outputs)
         self.timeout = timeout
         self._stack: int | None = None
@@ -112,8 +114,9 @@ class EmulatorDevice(Device):
     def info(self) -> DeviceInfo:
         image, chip = self.image, self.image.target
         return DeviceInfo(
-            target=chip.name, unit="instructions", clock_hz=chip.clock_hz, arena=self.header.arena, stack=self._stack,
-            touched=self._touched, text=image.text, data=image.data, bss=image.bss, model=image.model,
+            target=chip.name, unit="instructions", profile_unit="instructions" if self.profile else None,
+            clock_hz=chip.clock_hz, arena=self.header.arena, stack=self._stack, touched=self._touched, text=image.text,
+            data=image.data, bss=image.bss, model=image.model,
         )  # fmt: skip
 
     def run_frames(self, frames: Sequence[np.ndarray]) -> list[RunRecord]:
@@ -196,18 +199,19 @@ def _batches(
 
 
 class HostDevice(Device):
-    """The runtime as a shared library of this machine. Nothing is counted."""
+    """The runtime as a shared library of this machine. Nothing is counted; with `profile`, nodes are timed."""
 
-    def __init__(self, data: bytes, header: TessHeader):
+    def __init__(self, data: bytes, header: TessHeader, profile: bool = False):
         self.header = header
         self.model = HostModel(data)
         self._size = len(data)
+        self._costs = self.model.profile(header.n_nodes) if profile else None
 
     @property
     def info(self) -> DeviceInfo:
         return DeviceInfo(
-            target="host", unit=None, clock_hz=None, arena=self.model.needed, stack=None, touched=None, text=None, data=None,
-            bss=None, model=self._size,
+            target="host", unit=None, profile_unit=None if self._costs is None else "ns", clock_hz=None,
+            arena=self.model.needed, stack=None, touched=None, text=None, data=None, bss=None, model=self._size,
         )  # fmt: skip
 
     def run_frames(self, frames: Sequence[np.ndarray]) -> list[RunRecord]:
@@ -215,7 +219,8 @@ class HostDevice(Device):
         for number in range(len(frames)):
             frame = frames[number]
             self._check_frame(number, frame)
-            records.append(RunRecord(self.model.run(frame)))
+            self._begin_profile()
+            records.append(RunRecord(self.model.run(frame), profile=self._profile()))
         return records
 
     def detect_many(self, images: Sequence[np.ndarray], raw: bool = False) -> list[DetectRecord]:
@@ -225,21 +230,29 @@ class HostDevice(Device):
             image = images[number]
             pixels = _HOST_FORMATS[picture_format(image, Flags.BOXES)]
             lines = image.astype("<u2").view(np.uint8).reshape(*image.shape, 2) if pixels == "rgb565_le" else image
-            if raw:
-                heads, boxes = self.model.run_and_detect(lines, pixels)
-                records.append(DetectRecord(boxes, heads))
-            else:
-                records.append(DetectRecord(self.model.detect(lines, pixels)))
+            self._begin_profile()
+            heads, boxes = self.model.run_and_detect(lines, pixels) if raw else (None, self.model.detect(lines, pixels))
+            records.append(DetectRecord(boxes, heads, profile=self._profile()))
         return records
 
     def selftest(self) -> None:
         self.model.selftest()
 
+    def _begin_profile(self) -> None:
+        if self._costs is not None:
+            self._costs[:] = 0
 
-def open_host(tess: bytes | str | Path) -> HostDevice:
-    """Make a model.tess ready on this machine. Raise ModelFileError or host.TessError for a damaged model."""
+    def _profile(self) -> np.ndarray | None:
+        return None if self._costs is None else self._costs.copy()
+
+
+def open_host(tess: bytes | str | Path, *, profile: bool = False) -> HostDevice:
+    """Make a model.tess ready on this machine; `profile` times every node, which costs a little itself.
+
+    Raise ModelFileError or host.TessError for a damaged model.
+    """
     data = load_tess(tess)
-    return HostDevice(data, read_header(data))
+    return HostDevice(data, read_header(data), profile)
 
 
 def open_emulator(
@@ -261,4 +274,4 @@ def open_emulator(
     header = read_header(data)
     image = build(target, data, sram=sram, profile=profile, kernels=kernels)
     qemu_command(image.target.firmware, image.elf)  # to hear now that it is not installed
-    return EmulatorDevice(image, header, timeout)
+    return EmulatorDevice(image, header, timeout, profile)

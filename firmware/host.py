@@ -103,11 +103,12 @@ def compile_c(sources: Sequence[Path], flags: Sequence[str], stem: str, suffix: 
 
 def build_library() -> Path:
     """The shared library, built when its sources have changed."""
-    return compile_c([*runtime_sources(), RUNTIME / "host" / "tess_host.c"], FLAGS, "libtess", ".so")
+    return compile_c([*runtime_sources(), RUNTIME / "host" / "tess_host.c"], (*FLAGS, "-DTESS_PROFILE"), "libtess", ".so")
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The loaded library with the types of its functions."""
     lib = ctypes.CDLL(str(build_library()))
     pointer, u16, u32, size, integer = ctypes.c_void_p, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_size_t, ctypes.c_int
     prototypes = {
@@ -124,6 +125,11 @@ def _library() -> ctypes.CDLL:
         "tess_classes": (u16, [pointer]),
         "tess_class_name": (ctypes.c_char_p, [pointer, u16]),
         "tess_host_sizeof": (size, []),
+        "tess_host_profile": (None, [pointer, pointer]),
+        "tess_tracker_init": (integer, [pointer, pointer, u16, pointer]),
+        "tess_tracker_set": (integer, [pointer, pointer]),
+        "tess_tracker_set_line": (None, [pointer] + [ctypes.c_int16] * 4),
+        "tess_tracker_update": (integer, [pointer, pointer, size, pointer]),
         "tess_host_run": (integer, [pointer, pointer, pointer]),
         "tess_host_checksum": (integer, [pointer, pointer, ctypes.POINTER(u32)]),
         "tess_host_run_picture": (integer, [pointer, pointer, u16, u16, integer, pointer, pointer]),
@@ -135,9 +141,10 @@ def _library() -> ctypes.CDLL:
     return lib
 
 
-def _check(code: int) -> int:
+def check(code: int) -> int:
+    """The code itself where it is no error. Raises TessError for a negative one."""
     if code < 0:
-        raise TessError(code, _library().tess_error(code).decode())
+        raise TessError(code, library().tess_error(code).decode())
     return code
 
 
@@ -153,7 +160,7 @@ def needed(model: bytes) -> int:
     held = _aligned(len(model))
     held[:] = np.frombuffer(model, np.uint8)
     size = ctypes.c_size_t()
-    _check(_library().tess_needed(held.ctypes.data, len(model), ctypes.byref(size)))
+    check(library().tess_needed(held.ctypes.data, len(model), ctypes.byref(size)))
     return size.value
 
 
@@ -164,14 +171,14 @@ class HostModel:
     """
 
     def __init__(self, model: bytes) -> None:
-        self._lib = lib = _library()
+        self._lib = lib = library()
         self._model = _aligned(len(model))
         self._model[:] = np.frombuffer(model, np.uint8)
         self.needed = needed(model)
         self._arena = _aligned(self.needed)
         self._state = _aligned(lib.tess_host_sizeof())
         self._t = self._state.ctypes.data
-        _check(lib.tess_open(self._t, self._model.ctypes.data, len(model), self._arena.ctypes.data, self.needed))
+        check(lib.tess_open(self._t, self._model.ctypes.data, len(model), self._arena.ctypes.data, self.needed))
 
         h, w, c = ctypes.c_uint16(), ctypes.c_uint16(), ctypes.c_uint16()
         lib.tess_input(self._t, ctypes.byref(h), ctypes.byref(w), ctypes.byref(c))
@@ -185,7 +192,7 @@ class HostModel:
 
     def _output(self, index: int) -> OutputInfo:
         info = _OutputInfo()
-        _check(self._lib.tess_output_info(self._t, index, ctypes.byref(info)))
+        check(self._lib.tess_output_info(self._t, index, ctypes.byref(info)))
         shape = (info.height, info.width, info.channels)
         return OutputInfo(info.name.decode(), shape, info.scale, info.zero_point)
 
@@ -203,7 +210,7 @@ class HostModel:
         """Head maps of a frame uint8 (h, w, c) of the network's size: output name -> int8 (h, w, c)."""
         frame = self._frame(frame)
         arrays, pointers = self._new_outputs()
-        _check(self._lib.tess_host_run(self._t, frame.ctypes.data, pointers))
+        check(self._lib.tess_host_run(self._t, frame.ctypes.data, pointers))
         self.content = (self.input_shape[1], self.input_shape[0])
         return arrays
 
@@ -224,6 +231,12 @@ class HostModel:
         self._run_picture(image, pixels, pointers)
         return arrays, self._detections()
 
+    def profile(self, nodes: int) -> np.ndarray:
+        """From now on, what each node costs: uint64 (nodes,) that grows with every run, nanoseconds of this machine's clock."""
+        self._profile = np.zeros(nodes, np.uint64)  # lives as long as the model, which writes it
+        self._lib.tess_host_profile(self._t, self._profile.ctypes.data)
+        return self._profile
+
     def network_frame(
         self, image: np.ndarray, pixels: PixelFormat = "rgb888", columns: tuple[int, int] | None = None
     ) -> np.ndarray:
@@ -234,7 +247,7 @@ class HostModel:
         if not 0 <= col0 < col1 <= w:
             raise ValueError(f"columns {col0}..{col1} are outside of the network's 0..{w}")
         frame, content = np.empty((h, col1 - col0, c), np.uint8), np.empty(2, np.uint16)
-        _check(
+        check(
             self._lib.tess_host_letterbox(
                 self._t, image.ctypes.data, width, height, code, col0, col1, frame.ctypes.data, content.ctypes.data
             )
@@ -244,19 +257,19 @@ class HostModel:
 
     def selftest(self) -> None:
         """Run on the built-in test picture. Raises TessError when the outputs differ from the compiler's."""
-        _check(self._lib.tess_selftest(self._t))
+        check(self._lib.tess_selftest(self._t))
 
     def checksum(self, frame: np.ndarray) -> int:
         """SPEC.md's checksum over all outputs for a frame uint8 (h, w, c) of the network's size."""
         frame = self._frame(frame)
         total = ctypes.c_uint32()
-        _check(self._lib.tess_host_checksum(self._t, frame.ctypes.data, ctypes.byref(total)))
+        check(self._lib.tess_host_checksum(self._t, frame.ctypes.data, ctypes.byref(total)))
         return total.value
 
     def _run_picture(self, image: np.ndarray, pixels: PixelFormat, outputs: ctypes.Array | None) -> None:
         image, width, height, code = _picture(image, pixels)
         content = np.empty(2, np.uint16)
-        _check(
+        check(
             self._lib.tess_host_run_picture(
                 self._t, image.ctypes.data, width, height, code, outputs, content.ctypes.data
             )
@@ -264,7 +277,7 @@ class HostModel:
         self.content = (int(content[0]), int(content[1]))
 
     def _detections(self) -> np.ndarray:
-        count = _check(self._lib.tess_detect(self._t, self._boxes.ctypes.data, MOST_BOXES))
+        count = check(self._lib.tess_detect(self._t, self._boxes.ctypes.data, MOST_BOXES))
         boxes = self._boxes[:count].astype(np.int32)
         boxes[:, 4:] &= 0xFFFF  # score and label are unsigned
         return boxes
