@@ -124,6 +124,7 @@ def library() -> ctypes.CDLL:
         "tess_model_name": (ctypes.c_char_p, [pointer]),
         "tess_classes": (u16, [pointer]),
         "tess_class_name": (ctypes.c_char_p, [pointer, u16]),
+        "tess_ap_levels": (integer, [pointer, pointer, size]),
         "tess_host_sizeof": (size, []),
         "tess_host_profile": (None, [pointer, pointer]),
         "tess_tracker_init": (integer, [pointer, pointer, u16, pointer]),
@@ -258,6 +259,12 @@ class HostModel:
     def selftest(self) -> None:
         """Run on the built-in test picture. Raises TessError when the outputs differ from the compiler's."""
         check(self._lib.tess_selftest(self._t))
+
+    def score_levels(self) -> np.ndarray:
+        """Scores that the head can give, Q15, uint16 (n,), ascending: the steps of tess_ap.c."""
+        levels = np.empty(_check(self._lib.tess_ap_levels(self._t, None, 0)), np.uint16)
+        _check(self._lib.tess_ap_levels(self._t, levels.ctypes.data, len(levels)))
+        return levels
 
     def checksum(self, frame: np.ndarray) -> int:
         """SPEC.md's checksum over all outputs for a frame uint8 (h, w, c) of the network's size."""
