@@ -125,6 +125,12 @@ def library() -> ctypes.CDLL:
         "tess_classes": (u16, [pointer]),
         "tess_class_name": (ctypes.c_char_p, [pointer, u16]),
         "tess_ap_levels": (integer, [pointer, pointer, size]),
+        "tess_ap_counters": (size, [u16, u16]),
+        "tess_ap_init": (integer, [pointer, pointer, u16, u16, u16, pointer, size]),
+        "tess_ap_place": (integer, [pointer, pointer] + [u16] * 4),
+        "tess_ap_add": (integer, [pointer, pointer, size, pointer, size]),
+        "tess_ap_class": (integer, [pointer, u16, ctypes.POINTER(u32)]),
+        "tess_ap_mean": (integer, [pointer, ctypes.POINTER(u32)]),
         "tess_host_sizeof": (size, []),
         "tess_host_profile": (None, [pointer, pointer]),
         "tess_tracker_init": (integer, [pointer, pointer, u16, pointer]),
@@ -262,8 +268,8 @@ class HostModel:
 
     def score_levels(self) -> np.ndarray:
         """Scores that the head can give, Q15, uint16 (n,), ascending: the steps of tess_ap.c."""
-        levels = np.empty(_check(self._lib.tess_ap_levels(self._t, None, 0)), np.uint16)
-        _check(self._lib.tess_ap_levels(self._t, levels.ctypes.data, len(levels)))
+        levels = np.empty(check(self._lib.tess_ap_levels(self._t, None, 0)), np.uint16)
+        check(self._lib.tess_ap_levels(self._t, levels.ctypes.data, len(levels)))
         return levels
 
     def checksum(self, frame: np.ndarray) -> int:

@@ -2,11 +2,10 @@
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 
-from firmware.host import TessError, build_library
+from firmware.host import check, library
 
 TRUTH = np.dtype([("corners", np.int16, 4), ("label", np.uint16), ("ignore", np.uint8), ("taken", np.uint8)])  # tess_truth_t
 _BOX = np.dtype([("corners", np.int16, 4), ("score", np.uint16), ("label", np.uint16)])  # tess_box_t
@@ -22,35 +21,10 @@ class _State(ctypes.Structure):
     ]
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    lib = ctypes.CDLL(str(build_library()))
-    pointer, u16, size, integer = ctypes.c_void_p, ctypes.c_uint16, ctypes.c_size_t, ctypes.c_int
-    prototypes = {
-        "tess_error": (ctypes.c_char_p, [integer]),
-        "tess_ap_counters": (size, [u16, u16]),
-        "tess_ap_init": (integer, [pointer, pointer, u16, u16, u16, pointer, size]),
-        "tess_ap_place": (integer, [pointer, pointer, u16, u16, u16, u16]),
-        "tess_ap_add": (integer, [pointer, pointer, size, pointer, size]),
-        "tess_ap_class": (integer, [pointer, u16, ctypes.POINTER(ctypes.c_uint32)]),
-        "tess_ap_mean": (integer, [pointer, ctypes.POINTER(ctypes.c_uint32)]),
-    }
-    for name, (result, arguments) in prototypes.items():
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    return lib
-
-
-def _check(code: int) -> int:
-    if code < 0:
-        raise TessError(code, _library().tess_error(code).decode())
-    return code
-
-
 def place(corners: Sequence[int], size: tuple[int, int], content: tuple[int, int]) -> tuple[int, ...]:
     """Corners in 1/16 pixel of a picture of `size` (width, height) -> in 1/16 pixel of the network's frame."""
     truth, given = np.zeros(1, TRUTH), np.asarray(corners, np.int32)
-    _check(_library().tess_ap_place(truth.ctypes.data, given.ctypes.data, *size, *content))
+    check(library().tess_ap_place(truth.ctypes.data, given.ctypes.data, *size, *content))
     return tuple(truth["corners"][0].tolist())
 
 
@@ -58,12 +32,12 @@ class HostAp:
     """An evaluation in C; takes and gives what detection/metrics/grouped.py's GroupedAp does. Raises TessError."""
 
     def __init__(self, levels: Sequence[int], n_classes: int, iou_threshold: int = 16384) -> None:
-        lib = _library()
+        lib = library()
         self._levels = np.asarray(levels, np.uint16)
         self._counters = np.full(lib.tess_ap_counters(n_classes, len(levels)), 0xFFFFFFFF, np.uint32)
         self._state = _State()
         self._at = ctypes.addressof(self._state)
-        _check(
+        check(
             lib.tess_ap_init(
                 self._at, self._levels.ctypes.data, len(levels), n_classes, iou_threshold,
                 self._counters.ctypes.data, len(self._counters),
@@ -75,14 +49,14 @@ class HostAp:
         found, objects = np.zeros(len(boxes), _BOX), np.zeros(len(truth), TRUTH)
         found["corners"], found["score"], found["label"] = boxes[:, :4], boxes[:, 4], boxes[:, 5]
         objects["corners"], objects["label"], objects["ignore"] = truth[:, :4], truth[:, 4], truth[:, 5]
-        _check(_library().tess_ap_add(self._at, found.ctypes.data, len(found), objects.ctypes.data, len(objects)))
+        check(library().tess_ap_add(self._at, found.ctypes.data, len(found), objects.ctypes.data, len(objects)))
 
     def average_precision(self, label: int) -> int | None:
         """Of one class, Q30; None when no object of it is to be found."""
         q30 = ctypes.c_uint32()
-        return q30.value if _check(_library().tess_ap_class(self._at, label, ctypes.byref(q30))) else None
+        return q30.value if check(library().tess_ap_class(self._at, label, ctypes.byref(q30))) else None
 
     def mean(self) -> int | None:
         """Over the classes that have objects, Q30."""
         q30 = ctypes.c_uint32()
-        return q30.value if _check(_library().tess_ap_mean(self._at, ctypes.byref(q30))) else None
+        return q30.value if check(library().tess_ap_mean(self._at, ctypes.byref(q30))) else None
