@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEADER_SIZE = 96
-SUPPORTED_VERSION = 1
+SUPPORTED_VERSION = 2
 TESS_T_SIZE = 128  # sizeof(tess_t) on a 32-bit chip, as peak_sram counts it
 
 

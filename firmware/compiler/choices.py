@@ -11,7 +11,16 @@ import numpy as np
 
 from firmware.compiler.memory import Overlap, align, dying, overlap_distance, overlaps_of
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import Segment, kept_rows, segment_flow, strips_of, terminals_of
+from firmware.compiler.schedule import (
+    Segment,
+    followed,
+    kept_rows,
+    lengthened,
+    rows_a_band,
+    segment_flow,
+    strips_of,
+    terminals_of,
+)
 
 
 @dataclass(frozen=True)
@@ -135,18 +144,19 @@ class _Push:
 
     def __init__(self, program: Program, first: int) -> None:
         self._program, self._first = program, first
-        nodes = program.nodes
-        ends = np.arange(1, nodes[first].shape.h + 1, dtype=np.int64)
-        targets: dict[int, np.ndarray] = {first: ends}
+        nodes, height = program.nodes, program.nodes[first].shape.h
+        targets: dict[int, np.ndarray] = {first: np.arange(1, height + 1, dtype=np.int64)}
         for i in range(first + 1, len(nodes)):
             inputs = zip(nodes[i].inputs, nodes[i].y, strict=True)
             reached = [y.computable(targets[j]) for j, y in inputs if j in targets]
             if reached:
-                targets[i] = np.minimum.reduce(reached)
+                rows = followed(np.minimum.reduce(reached), rows_a_band(nodes[i].shape.h, 1, height))
+                late = len(rows) - len(targets[first])
+                targets = {j: lengthened(r, late) for j, r in targets.items()} | {i: rows}
         for i in reversed(range(first + 1, len(nodes))):
             if i not in targets:  # nothing of it waits for the first node: it is pulled by its readers
                 needs = [y.in_hi(targets[r]) for r, y, _ in program.reads[i]]
-                targets[i] = np.maximum.reduce(needs) if needs else ends * nodes[i].shape.h // len(ends)
+                targets[i] = np.maximum.reduce(needs) if needs else targets[first] * nodes[i].shape.h // height
         self._targets = targets
         self._begins = {i: np.concatenate([[0], rows[:-1]]) for i, rows in targets.items()}
         self._distances: dict[tuple[int, int], Overlap] = {}

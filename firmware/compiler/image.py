@@ -39,7 +39,7 @@ from firmware.compiler.requantize import Addition, accumulator_multipliers, mean
 from firmware.compiler.schedule import reference_of
 from firmware.compiler.search import Deployment
 
-MAGIC, VERSION, ISA_REFERENCE = b"TESS", 1, 0
+MAGIC, VERSION, ISA_REFERENCE = b"TESS", 2, 0
 HEADER_BYTES, NODE_BYTES = 96, 64
 PAD_BYTE = 114
 SELFTEST_SEED = 0x7E55E7A

@@ -172,23 +172,51 @@ def _carried_rows(program: Program, segment: Segment, reference: int, terminals:
     nodes, ends = program.nodes, _band_ends(program, segment, reference)
     bands, height = len(ends), nodes[reference].shape.h
     last = np.arange(bands) == bands - 1
-    wanted = {t: np.where(last, nodes[t].shape.h, 0) for t in terminals}
-    wanted[reference] = ends
-    target = _pull(program, segment, wanted, bands)
     ancestors, followers = _ancestors(program, segment, reference), _followers(program, segment, reference)
-    if late := [i for i in segment.nodes if i in followers or (i in terminals and i not in ancestors)]:
-        could = _could(program, segment, target, ancestors, bands)
-        for i in late:
-            rows = could[i] if i in followers else np.minimum(nodes[i].shape.h * ends // height, could[i])
-            wanted[i] = np.where(last & (i in terminals), nodes[i].shape.h, np.where(last, 0, rows))
-        target = _pull(program, segment, wanted, bands)
+    beside = [t for t in terminals if t not in followers]
+    wanted = {t: np.where(last, nodes[t].shape.h, 0) for t in beside} | {reference: ends}
+    could = _could(program, segment, _pull(program, segment, wanted, bands), ancestors, followers, height)
+    for t in beside:
+        if t not in ancestors:
+            share = np.minimum(nodes[t].shape.h * ends // height, could[t])
+            wanted[t] = np.where(last, nodes[t].shape.h, share)
+    wanted |= {i: could[i] for i in followers}
+    bands = max(len(rows) for rows in wanted.values())
+    wanted = {i: lengthened(rows, bands - len(rows)) for i, rows in wanted.items()}
+    target = _pull(program, segment, wanted, bands)
     targets = np.maximum.accumulate(np.stack([target[i] for i in segment.nodes], axis=1), axis=0)
+    done = np.stack([target[t] == nodes[t].shape.h for t in terminals]).all(axis=0)
+    targets = targets[: int(done.argmax()) + 1]
     begins = np.vstack([np.zeros((1, targets.shape[1]), np.int64), targets[:-1]])
     begin_of = {i: begins[:, i - segment.first] for i in segment.nodes}
     keeps = [
         kept_rows(program, _local_reads(program, segment, i), targets[:, i - segment.first], begin_of) for i in segment.nodes
     ]
     return begins, targets, np.stack(keeps, axis=1)
+
+
+def rows_a_band(height: int, segment_rows: int, reference_height: int) -> int:
+    """Most rows of a follower in one band: its share of the reference's, rounded up."""
+    return -(-height * segment_rows // reference_height)
+
+
+def lengthened(rows: Rows, bands: int) -> Rows:
+    """The same with `bands` bands more in which nothing changes."""
+    return np.concatenate([rows, np.full(bands, rows[-1])]) if bands else rows
+
+
+def followed(could: Rows, step: int) -> Rows:
+    """How far a follower comes that could come as far as `could` and makes at most `step` rows a band: for as many bands more
+    as it takes to arrive."""
+    rows = _throttled(could, step)
+    late = -(-int(could[-1] - rows[-1]) // step)
+    return _throttled(lengthened(could, late), step) if late else rows
+
+
+def _throttled(could: Rows, step: int) -> Rows:
+    """rows[b] = min(could[b], rows[b - 1] + step), from 0."""
+    before = np.arange(len(could), dtype=np.int64) * step
+    return before + np.minimum(step, np.minimum.accumulate(could - before))
 
 
 def kept_rows(program: Program, reads: Sequence[tuple[int, Axis, Axis]], target: Rows, begins: Mapping[int, Rows]) -> Rows:
@@ -201,19 +229,32 @@ def kept_rows(program: Program, reads: Sequence[tuple[int, Axis, Axis]], target:
     return keep
 
 
-def _could(program: Program, segment: Segment, target: dict[int, Rows], ancestors: set[int], bands: int) -> dict[int, Rows]:
-    """How far nodes beside the reference's way could come with what is already on its way there."""
+def _could(
+    program: Program, segment: Segment, target: dict[int, Rows], ancestors: set[int], followers: set[int], height: int
+) -> dict[int, Rows]:
+    """How far each node could come with the rows that are on their way to the reference; from its last row on, with all.
+
+    Followers are held back to their share of rows a band, so they may need more bands than the reference: their arrays are
+    longer then, and the others' last number holds on.
+    """
     nodes, could = program.nodes, {}
     for i in segment.nodes:
         if i in ancestors:
-            could[i] = target[i]
-            continue
-        rows = np.full(bands, nodes[i].shape.h, np.int64)
-        for j, y in zip(nodes[i].inputs, nodes[i].y, strict=True):
-            available = could[j] if j >= segment.first else np.full(bands, nodes[j].shape.h, np.int64)
-            rows = np.minimum(rows, y.computable(available))
-        could[i] = rows
+            could[i] = target[i].copy()
+        else:
+            inputs = zip(nodes[i].inputs, nodes[i].y, strict=True)
+            could[i] = _least(nodes[i].shape.h, [y.computable(could[j]) for j, y in inputs if j >= segment.first])
+        if i in followers:
+            could[i] = followed(could[i], rows_a_band(nodes[i].shape.h, segment.rows, height))
+        else:
+            could[i][-1] = nodes[i].shape.h
     return could
+
+
+def _least(most: int, rows: Sequence[Rows]) -> Rows:
+    """The least of them and of `most` in each band, the shorter ones lengthened."""
+    bands = max((len(r) for r in rows), default=1)
+    return np.minimum.reduce([np.full(bands, most), *(lengthened(r, bands - len(r)) for r in rows)])
 
 
 def _recomputed_rows(program: Program, segment: Segment, reference: int, terminals: tuple[int, ...]):

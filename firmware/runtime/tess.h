@@ -30,7 +30,7 @@ extern "C" {
 /// Version and limits ///
 
 // Format version of model.tess that this library reads.
-#define TESS_VERSION 1
+#define TESS_VERSION 2
 
 // Weight packing that the kernels of this build read; must equal the model's. 0 is the reference layout.
 #ifndef TESS_ISA

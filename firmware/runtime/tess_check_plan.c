@@ -78,7 +78,11 @@ static uint64_t pixel_work(const tess_file_t *f, const struct tess_node *node) {
 // An upper bound on the work of a segment. Nodes that compute rows again are held back by the size of their ring, which
 // limits what a band can ask of them.
 static uint64_t segment_work(const tess_file_t *f, const struct tess_segment *s) {
-    uint64_t steps = s->columns * (((uint64_t)f->nodes[s->reference].h + s->rows - 1) / s->rows);
+    uint64_t bands = ((uint64_t)f->nodes[s->reference].h + s->rows - 1) / s->rows;
+    for (uint32_t i = s->first_node; s->carry && i < (uint32_t)s->first_node + s->n_nodes; i++) {
+        bands += f->nodes[i].h; // followers may come late, and then each band advances one
+    }
+    uint64_t steps = s->columns * bands;
     uint64_t work = product(steps, (uint64_t)s->n_nodes * 64);
     for (uint32_t i = s->first_node; i < (uint32_t)s->first_node + s->n_nodes; i++) {
         const struct tess_node *node = &f->nodes[i];

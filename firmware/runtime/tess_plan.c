@@ -76,7 +76,8 @@ static void unite(uint16_t *lo, uint16_t *hi, int32_t from, int32_t to) {
     *hi = (uint16_t)(empty ? to : max32(*hi, to));
 }
 
-void tess_plan_strip(const tess_step_t *s, uint32_t strip) {
+void tess_plan_strip(tess_step_t *s, uint32_t strip) {
+    s->band_end = 0;
     note_relations(s);
     for (int32_t i = 0; i < s->count; i++) {
         struct tess_state *state = &s->state[i];
@@ -113,16 +114,23 @@ static void pull(const tess_step_t *s) {
     }
 }
 
-// How far each node could come with the rows that are on their way to the reference.
+// Most rows of a follower in one band: its share of the reference's, rounded up.
+static int32_t rows_a_band(const tess_step_t *s, const struct tess_node *node) {
+    uint32_t height = (uint32_t)s->reference_h;
+    return (int32_t)(((uint32_t)node->h * s->segment->rows + height - 1) / height);
+}
+
+// How far each node could come with the rows that are on their way to the reference; from its last row on, with all of them.
 static void reach(const tess_step_t *s) {
     for (int32_t i = 0; i < s->count; i++) {
         const struct tess_node *node = &s->nodes[s->first + i];
         struct tess_state *state = &s->state[i];
-        if (state->begin & ANCESTOR) {
-            state->could = state->target;
+        int follows = state->begin & FOLLOWER;
+        if (!follows && (s->last || (state->begin & ANCESTOR))) {
+            state->could = s->last ? node->h : state->target;
             continue;
         }
-        int32_t rows = node->h;
+        int32_t rows = follows ? min32(node->h, state->produced + rows_a_band(s, node)) : node->h;
         for (int j = 0; j < node->n_inputs; j++) {
             const struct tess_state *input = input_state(s, i, j);
             tess_axis_t axis = rows_of(s, i, j);
@@ -132,28 +140,30 @@ static void reach(const tess_step_t *s) {
     }
 }
 
-static void plan_carried(const tess_step_t *s) {
+static void plan_carried(tess_step_t *s) {
     note_relations(s);
     for (int32_t i = 0; i < s->count; i++) {
-        int whole = s->last && is_terminal(s, i);
+        int whole = s->last && is_terminal(s, i) && !(s->state[i].begin & FOLLOWER);
         s->state[i].target = whole ? s->nodes[s->first + i].h : s->state[i].produced;
     }
     struct tess_state *reference = &s->state[s->segment->reference - s->first];
     reference->target = (uint16_t)max32(reference->target, s->band_end);
     pull(s);
-    if (!s->last) {
-        reach(s);
-        for (int32_t i = 0; i < s->count; i++) {
-            struct tess_state *state = &s->state[i];
-            uint32_t h = s->nodes[s->first + i].h;
-            int32_t share = (int32_t)(h * (uint32_t)s->band_end / (uint32_t)s->reference_h);
-            if (state->begin & FOLLOWER) {
-                state->target = (uint16_t)max32(state->produced, state->could);
-            } else if (is_terminal(s, i) && !(state->begin & ANCESTOR)) {
-                state->target = (uint16_t)max32(state->produced, min32(share, state->could));
-            }
+    reach(s);
+    for (int32_t i = 0; i < s->count; i++) {
+        struct tess_state *state = &s->state[i];
+        uint32_t h = s->nodes[s->first + i].h;
+        int32_t share = (int32_t)(h * (uint32_t)s->band_end / (uint32_t)s->reference_h);
+        if (state->begin & FOLLOWER) {
+            state->target = (uint16_t)max32(state->target, state->could);
+        } else if (is_terminal(s, i) && !(state->begin & ANCESTOR)) {
+            state->target = (uint16_t)max32(state->target, min32(share, state->could));
         }
-        pull(s);
+    }
+    pull(s);
+    s->done = 1;
+    for (int32_t i = 0; i < s->count; i++) {
+        s->done = s->done && (!is_terminal(s, i) || s->state[i].target == s->nodes[s->first + i].h);
     }
     for (int32_t i = 0; i < s->count; i++) {
         s->state[i].begin = s->state[i].produced;
@@ -227,12 +237,16 @@ static int check_rings(const tess_step_t *s) {
     return TESS_OK;
 }
 
-int tess_plan_band(const tess_step_t *s) {
+int tess_plan_band(tess_step_t *s) {
+    s->band_start = s->band_end;
+    s->band_end = min32(s->reference_h, s->band_start + s->segment->rows);
+    s->last = s->band_end == s->reference_h;
     if (s->segment->carry) {
         plan_carried(s);
         note_kept_rows(s);
     } else {
         plan_recomputed(s);
+        s->done = s->last;
     }
     return check_rings(s);
 }

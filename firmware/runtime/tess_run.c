@@ -90,7 +90,7 @@ static int compute_and_report(const tess_step_t *s, int32_t i) {
 
 /// Segments ///
 
-static int run_band(const tess_step_t *s) {
+static int run_band(tess_step_t *s) {
     int err = tess_plan_band(s);
     for (int32_t i = 0; !err && i < s->count; i++) {
         err = compute_and_report(s, i);
@@ -106,15 +106,12 @@ static int run_segment(tess_t *t, const struct tess_segment *segment) {
     s.reference_h = t->nodes[segment->reference].h;
     for (uint32_t strip = 0; strip < segment->columns; strip++) {
         tess_plan_strip(&s, strip);
-        for (s.band_start = 0; s.band_start < s.reference_h; s.band_start += segment->rows) {
-            s.band_end = s.band_start + segment->rows;
-            s.band_end = s.band_end < s.reference_h ? s.band_end : s.reference_h;
-            s.last = s.band_end == s.reference_h;
+        do {
             int err = run_band(&s);
             if (err) {
                 return err;
             }
-        }
+        } while (!s.done);
     }
     return TESS_OK;
 }

@@ -16,7 +16,8 @@ typedef struct tess_step {
     int32_t first, count;
     int32_t band_start, band_end;       // rows of the reference
     int32_t reference_h;
-    int last;                           // band
+    int last;                           // the reference's last row lies in this band or before it
+    int done;                           // after this band all results are complete
 } tess_step_t;
 
 // 1 when a node's buffer holds the whole tensor, 0 when it is a ring.
@@ -43,10 +44,12 @@ static inline tess_quant_t tess_quant_of(const struct tess_node *node) {
 }
 
 // Start a strip: columns [col0, col1) of each node, nothing produced yet.
-void tess_plan_strip(const tess_step_t *s, uint32_t strip);
+void tess_plan_strip(tess_step_t *s, uint32_t strip);
 
-// Plan a band: rows [begin, target) of each node. Returns TESS_ERR_PLAN when a ring is too small for what is alive then.
-int tess_plan_band(const tess_step_t *s);
+// Plan the next band: rows [begin, target) of each node. Every band from the reference's last row on advances a follower
+// (the first unfinished one has all that it reads), so `done` comes. Returns TESS_ERR_PLAN when a ring is too small for
+// what is alive then.
+int tess_plan_band(tess_step_t *s);
 
 // Compute rows [begin, target) of node i of the segment, any kind but source and sink.
 void tess_compute(const tess_step_t *s, int32_t i);

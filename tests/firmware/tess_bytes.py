@@ -206,7 +206,7 @@ def write(net: Net, segments: list[Segment], decode: Decode | None = None, rows:
     offsets = (nodes_at, segments_at, outputs_at, decode_at if decode else 0, data_at, total - data_at, name_at)
     body[16:36] = struct.pack("<I3HBB4H", arena, *net.nodes[0].shape, 114, sequential, *numbers)
     body[36:96] = struct.pack("<9I16x2I", *offsets, SEED, checksum(net, compute(net, selftest_frame(net))), 0, 0)
-    body[0:12] = struct.pack("<4sHHI", b"TESS", 1, 0, total)
+    body[0:12] = struct.pack("<4sHHI", b"TESS", 2, 0, total)
     return mend(bytes(body))
 
 

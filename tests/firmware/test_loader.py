@@ -73,7 +73,7 @@ HOSTILE: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "empty": (-1, lambda m: b""),
     "longer than it is": (-1, lambda m: patch(m, 8, "I", len(m) + 16)),
     "shorter than a header": (-1, lambda m: patch(m, 8, "I", 64)),
-    "version": (-2, lambda m: patch(m, 4, "H", 2)),
+    "version": (-2, lambda m: patch(m, 4, "H", 9)),
     "isa": (-3, lambda m: patch(m, 6, "H", 7)),
     "flipped weight": (-4, lambda m: m[:-20] + bytes([m[-20] ^ 1]) + m[-19:]),
     "nodes in the header": (-5, lambda m: patch(m, 36, "I", 16)),

@@ -12,6 +12,7 @@ from firmware.compiler.program import build_program
 from firmware.compiler.schedule import (
     ScheduleError,
     Segment,
+    followed,
     layer_by_layer,
     patches,
     segment_flow,
@@ -66,6 +67,27 @@ def test_streaming_reads_the_picture_once_and_patches_do_not() -> None:
     program = build_program(detector_graph(np.random.default_rng(3)))
     assert deploy(program, stream(program)).scheduled.sequential
     assert not deploy(program, patches(program, 2, 2, 6)).scheduled.sequential
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 4))
+@settings(max_examples=200, deadline=None)
+def test_a_follower_takes_its_steps_one_band_at_a_time(arriving: list[int], step: int) -> None:
+    could = np.cumsum(arriving)
+    rows = followed(could, step)
+    expected, row = [], 0
+    while len(expected) < len(could) or row < could[-1]:
+        row = min(row + step, int(could[min(len(expected), len(could) - 1)]))
+        expected.append(row)
+    assert rows.tolist() == expected
+
+
+def test_padding_at_the_bottom_does_not_widen_rings() -> None:
+    """At the picture's last row several rows of each convolution are computable; they come one a band all the same."""
+    program = chain(3, (2, 1, 1, 2, 1))
+    flow = segment_flow(program, Segment(0, len(program.nodes), push=True))
+    assert flow.ring_rows[:5].tolist() == [3, 3, 3, 3, 3]
+    assert (flow.target - flow.begin).max() == 1
+    assert flow.bands > program.nodes[0].shape.h and (flow.target[-1] == [n.shape.h for n in program.nodes]).all()
 
 
 def chain(kernel: int, strides: tuple[int, ...], size: int = 32):
