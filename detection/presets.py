@@ -38,10 +38,21 @@ def _mobilenet_v2_rd(width: float) -> dict[str, object]:
     return _scaled(width, table + [(3, 6, 160, 2, 3), (3, 6, 320, 1, 1)])
 
 
-def _scaled(width: float, table: list[tuple[int, int, int, int, int]]) -> dict[str, object]:
+def _mcunet_v2(width: float) -> dict[str, object]:
+    """MCUNetV2's large network as its authors published it (tinyengine's mcunetv2_large, MIT), without squeeze-and-excite, the
+    last 1x1 convolution and the classifier. The first block also adds its input, as every block of ours that keeps its shape."""
+    table = [(1, 1, 16, 1, 1), (3, 6, 24, 2, 1)]
+    table += [(3, 4, 40, 2, 1), (5, 6, 40, 1, 2), (3, 3, 40, 1, 1)]
+    table += [(5, 6, 64, 2, 1), (5, 4, 64, 1, 1), (3, 3, 64, 1, 1), (7, 4, 64, 1, 1)]
+    table += [(5, 6, 96, 1, 1), (5, 4, 96, 1, 1), (5, 3, 96, 1, 1)]
+    table += [(7, 4, 144, 2, 1), (3, 4, 144, 1, 2), (5, 4, 240, 1, 1)]
+    return _scaled(width, table, stem=16)
+
+
+def _scaled(width: float, table: list[tuple[int, int, int, int, int]], stem: int = 32) -> dict[str, object]:
     blocks = [_block(k, e, make_divisible(c * width), s, r) for k, e, c, s, r in table]
     return {
-        "stem": {"kernel": 3, "channels": make_divisible(32 * width), "stride": 2},
+        "stem": {"kernel": 3, "channels": make_divisible(stem * width), "stride": 2},
         "blocks": blocks,
         "neck": {"channels": tuple(make_divisible(c * width) for c in (32, 96, 160))},
         "head": {"channels": tuple(make_divisible(c * width) for c in (64, 96, 160))},
@@ -86,6 +97,7 @@ def _by4(channels: float) -> int:
 PRESETS: dict[str, Callable[[float], dict[str, object]]] = {
     "mobilenet_v2": _mobilenet_v2,
     "mobilenet_v2_rd": _mobilenet_v2_rd,
+    "mcunet_v2": _mcunet_v2,
     "tessera_s": _tessera_s,
     "tessera_m": _tessera_m,
 }
