@@ -68,10 +68,16 @@ class Block(StrictModel):
 
 
 class Neck(StrictModel):
-    """Top-down feature pyramid by addition. `channels` a level, ascending stride; None keeps those of the backbone."""
+    """Top-down feature pyramid by addition. `channels` a level, ascending stride; None keeps those of the backbone.
+
+    With `chain` a level gets what the coarser level became, as in FPN (Lin et al., CVPR 2017): its rows wait until all
+    coarser levels have seen what lies below them. Without, it gets the coarser level's own feature map: rows wait for one
+    level only, so that a chip which streams rows keeps few of the finest map.
+    """
 
     channels: tuple[int, ...] | None = None
     top_down: bool = True
+    chain: bool = True
 
 
 class Head(StrictModel):
@@ -133,13 +139,11 @@ class Arch(StrictModel):
         return self.model_copy(update={"num_classes": num_classes})
 
     def layers(self) -> tuple[Layer, ...]:
-        """The network in topological order; the first layer reads `INPUT`."""
-        layers, features = _backbone(self)
-        levels = [features[stride] for stride in self.strides]
-        layers += (merged := _neck(self, levels))[0]
-        for index, name in enumerate(merged[1]):
-            layers += _head(self, index, name)
-        return tuple(layers)
+        """The network in topological order, heads as early as can be; the first layer reads `INPUT`."""
+        backbone, features = _backbone(self)
+        neck, merged = _neck(self, [features[stride] for stride in self.strides])
+        heads = [layer for index, name in enumerate(merged) for layer in _head(self, index, name)]
+        return _early(backbone, [*neck, *heads])
 
 
 def shapes(layers: Sequence[Layer], height: int, width: int) -> dict[str, Shape]:
@@ -267,8 +271,8 @@ def _neck(arch: Arch, levels: Sequence[Layer]) -> tuple[list[Layer], list[str]]:
             layers.append(_conv(f"neck{stride}/lateral", name, wanted[index], relu6=False))
             name = layers[-1].name
         if arch.neck.top_down and index + 1 < len(levels):
-            coarse = merged[index + 1]
-            if wanted[index + 1] != wanted[index]:
+            coarse = merged[index + 1] if arch.neck.chain else levels[index + 1].name
+            if (wanted[index + 1] if arch.neck.chain else levels[index + 1].channels) != wanted[index]:
                 layers.append(_conv(f"neck{stride}/reduce", coarse, wanted[index], relu6=False))
                 coarse = layers[-1].name
             factor = arch.strides[index + 1] // stride
@@ -277,6 +281,14 @@ def _neck(arch: Arch, levels: Sequence[Layer]) -> tuple[list[Layer], list[str]]:
             name = layers[-1].name
         merged[index] = name
     return layers, [merged[index] for index in range(len(levels))]
+
+
+def _early(backbone: Sequence[Layer], others: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Both in one order: what does not belong to the backbone follows the last backbone layer that it depends on."""
+    after = {layer.name: index for index, layer in enumerate(backbone)}
+    for layer in others:
+        after[layer.name] = max(after[name] for name in layer.inputs)
+    return tuple(sorted([*backbone, *others], key=lambda layer: after[layer.name]))
 
 
 def _head(arch: Arch, index: int, source: str) -> list[Layer]:

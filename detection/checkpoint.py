@@ -147,6 +147,20 @@ def load_weights(detector: Detector, state: dict[str, torch.Tensor], arch: Arch,
         raise CheckpointError(f"{where}: weights do not fit: {str(error).splitlines()[-1].strip()}") from None
 
 
+def load_alike(detector: Detector, state: dict[str, torch.Tensor], where: str) -> list[str]:
+    """Fill the convolutions of `detector` that `state` has under the same name and shape; returns the names of the others.
+
+    Raises:
+        CheckpointError: there is no such convolution.
+    """
+    mine = detector.state_dict()
+    alike = {name: value for name, value in state.items() if name in mine and mine[name].shape == value.shape}
+    if not any(value.ndim == 4 for value in alike.values()):
+        raise CheckpointError(f"{where} shares no convolution with this network: train.init needs one of a similar architecture")
+    detector.load_state_dict(alike, strict=False)
+    return [name for name in detector.convs if f"convs.{name}.conv.weight" not in alike]
+
+
 def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu() for name, value in state.items()}
 

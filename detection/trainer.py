@@ -13,7 +13,7 @@ from torch import nn
 from datasets.dataset import Dataset
 from detection import runs
 from detection.batches import Batch, Schedule, training_batches
-from detection.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from detection.checkpoint import Checkpoint, load_alike, load_checkpoint, load_weights, save_checkpoint
 from detection.config import Config, ConfigError
 from detection.distributed import World, any_process, barrier, parallel
 from detection.ema import Ema
@@ -60,16 +60,18 @@ class Trainer:
         return self.iteration // self.schedule.iterations_per_epoch
 
     def start(self) -> None:
-        """Take the averaged weights of `train.init`, where one is given.
+        """Take the averaged weights of `train.init`, where one is given: all tensors of the same name and shape.
 
         Raises:
-            CheckpointError: no or damaged checkpoint, or one of another architecture.
+            CheckpointError: no or damaged checkpoint, or one that shares no convolution.
         """
         path = self.config.train.init
         if path is not None:
             saved = load_checkpoint(path)
             for model in (self.model, self.ema.model):
-                load_weights(model, saved.ema, saved.arch, str(path))
+                unlike = load_alike(model, saved.ema, str(path))
+            if self.world.is_main:
+                print(f"started from {path}" + (f", but for {', '.join(unlike)}" if unlike else ""), flush=True)
 
     def resume(self) -> None:
         """Go on where `weights/last.pt` of the run left off.

@@ -97,3 +97,20 @@ def test_a_saved_arch_reads_back_equal() -> None:
 @pytest.mark.parametrize(("channels", "expected"), [(3, 8), (8, 8), (11.2, 16), (12, 16), (35, 32), (112, 112)])
 def test_make_divisible(channels: float, expected: int) -> None:
     assert make_divisible(channels) == expected and expected >= 0.9 * channels
+
+
+def test_without_a_chain_a_level_waits_for_one_coarser_level_only() -> None:
+    blocks = [{"channels": 8, "stride": 2}, {"channels": 12, "stride": 2}, {"channels": 16, "stride": 2}]
+    plain = {"stem": {"channels": 4}, "blocks": blocks, "head": {"strides": [4, 8, 16], "channels": [8, 8, 8]}}
+    chained, near = (Arch.model_validate(plain | {"neck": {"chain": chain}}) for chain in (True, False))
+    of = {arch: {layer.name: layer for layer in arch.layers()} for arch in (chained, near)}
+    assert of[chained]["neck4/reduce"].inputs == ("neck8/add",) and of[near]["neck4/reduce"].inputs == ("block2/project",)
+    assert of[near]["neck8/reduce"].inputs == ("block3/project",)
+    order = [layer.name for layer in near.layers()]
+    assert order.index("head4/box") < order.index("block3/expand") < order.index("neck8/reduce") < order.index("head16/box")
+    assert macs(near, 64, 64) == macs(chained, 64, 64) and params(near) == params(chained)
+    for arch in (chained, near):
+        known = {INPUT}
+        for layer in arch.layers():
+            assert known.issuperset(layer.inputs), layer.name
+            known.add(layer.name)
