@@ -20,6 +20,7 @@ from pathlib import Path
 from firmware.cli import run
 from firmware.compiler.target import Firmware, Target, TargetError, load_target, parse_size
 from firmware.header import load_tess, read_header
+from firmware.host import LINK, firmware_id
 
 ROOM = Path(__file__).resolve().parent
 COMMON = ROOM / "targets" / "common"
@@ -32,6 +33,7 @@ C_FLAGS = (
 )
 LINK_FLAGS = ("--specs=nano.specs", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments")
 BASE_SOURCES = ("startup.c", "semihosting.c", "meter.c")
+LOADED_BOXES, MOST_PROFILED = 512, 1024  # room for what a loaded model may need
 
 
 class BuildError(ValueError):
@@ -45,9 +47,13 @@ class _Storage:
     arena: int = 0
     max_boxes: int = 0
     profile_nodes: int = 0
+    place: int = 0  # each of two for loaded models
 
     def defines(self) -> list[str]:
-        sizes = {"ARENA_SIZE": self.arena, "MAX_BOXES": self.max_boxes, "PROFILE_NODES": self.profile_nodes}
+        sizes = {
+            "ARENA_SIZE": self.arena, "MAX_BOXES": self.max_boxes, "PROFILE_NODES": self.profile_nodes,
+            "PLACE_SIZE": self.place,
+        }  # fmt: skip
         return [f"-DAPP_{name}={size}" for name, size in sizes.items()]
 
 
@@ -64,6 +70,7 @@ class Image:
     bss: int  # without stack and arena
     stack: int  # reserved
     arena: int  # work memory of the runtime
+    noinit: int  # places for loaded models, and what outlives a reset
 
     @property
     def flash(self) -> int:
@@ -71,7 +78,7 @@ class Image:
 
     @property
     def ram(self) -> int:
-        return self.data + self.bss + self.stack + self.arena
+        return self.data + self.bss + self.stack + self.arena + self.noinit
 
     def table(self) -> str:
         """The memory as a table for people."""
@@ -82,6 +89,7 @@ class Image:
             ("RAM", "application and runtime", self.bss),
             ("RAM", "stack, reserved", self.stack),
             ("RAM", "work memory", self.arena),
+            *([("RAM", "loaded models", self.noinit)] if self.noinit else []),
         ]
         lines = [f"{where:<6} {what:<24} {size:>11,} B" for where, what, size in rows]
         lines.append(f"{'flash':<6} {'used of ' + format(self.target.flash, ','):<24} {self.flash:>11,} B")
@@ -118,6 +126,18 @@ def build(
     return _copied(image, out_dir) if out_dir else image
 
 
+def build_link(target: str | Target, model: bytes | Path, *, profile: bool = False) -> Image:
+    """Build the application that serves the link on `target`, with `model` until another one is loaded. Raises as build()."""
+    chip = _sized(target, None)
+    data = load_tess(model)
+    header = read_header(data)
+    firmware = _firmware(chip)
+    nodes = MOST_PROFILED if profile and firmware.model_place else header.n_nodes if profile else 0
+    boxes = max(header.max_detections, LOADED_BOXES if firmware.model_place else 0)
+    storage = _Storage(max(header.arena, firmware.link_memory), boxes, nodes, firmware.model_place)
+    return _link(chip, _kernels(chip, None), data, storage, link=True)
+
+
 def build_probe(target: str | Target) -> Image:
     """Build the program that checks a new target's counter, faults and stack (targets/common/probe.c)."""
     return _link(_sized(target, None), None, b"", _Storage())
@@ -139,13 +159,14 @@ def _firmware(chip: Target) -> Firmware:
     return chip.firmware
 
 
-def _sources(chip: Target, kernels: Path | None) -> list[Path]:
-    """C files of the application with these kernels, or, without any, of the probe."""
+def _sources(chip: Target, kernels: Path | None, link: bool) -> list[Path]:
+    """C files of an application with these kernels, or, without any, of the probe."""
     base = [COMMON / name for name in BASE_SOURCES]
     base.append(ROOM / "targets" / _firmware(chip).folder / "port.c")
     if kernels is None:
         return [*base, COMMON / "probe.c"]
-    return [*base, COMMON / "app.c", *sorted(RUNTIME.glob("*.c")), *sorted(kernels.glob("*.c"))]
+    application = [COMMON / "link_app.c", *sorted(LINK.glob("*.c"))] if link else [COMMON / "app.c"]
+    return [*base, *application, *sorted(RUNTIME.glob("*.c")), *sorted(kernels.glob("*.c"))]
 
 
 def _kernels(chip: Target, wanted: str | None) -> Path:
@@ -190,7 +211,7 @@ def _digest(*parts: bytes | str) -> str:
 
 
 def _headers() -> list[Path]:
-    return sorted([*COMMON.glob("*.h"), *RUNTIME.rglob("*.h")])
+    return sorted([*COMMON.glob("*.h"), *RUNTIME.rglob("*.h"), *LINK.glob("*.h")])
 
 
 def _compile(source: Path, flags: list[str], salt: str) -> Path:
@@ -205,14 +226,22 @@ def _compile(source: Path, flags: list[str], salt: str) -> Path:
     return target
 
 
-def _link(chip: Target, kernels: Path | None, model: bytes, storage: _Storage) -> Image:
+def _own_flags(source: Path, chip: Target) -> list[str]:
+    """What only an application needs to know; the link's buffers take half of the bytes for lines."""
+    lines = _firmware(chip).line_bytes
+    if source.name == "link_app.c":
+        return [f"-DAPP_LINE_BYTES={lines // 2}", f'-DAPP_BOARD="{chip.name}"', f'-DLINK_FIRMWARE="{firmware_id()}"']
+    return [f"-DAPP_LINE_BYTES={lines}"] if source.name == "app.c" else []
+
+
+def _link(chip: Target, kernels: Path | None, model: bytes, storage: _Storage, link: bool = False) -> Image:
     firmware = _firmware(chip)
-    includes = [f"-I{path}" for path in (COMMON, RUNTIME, RUNTIME / "kernels")]
-    flags = [*firmware.flags, *C_FLAGS, *includes, f"-DAPP_LINE_BYTES={firmware.line_bytes}"]
+    includes = [f"-I{path}" for path in (COMMON, RUNTIME, RUNTIME / "kernels", LINK)]
+    flags = [*firmware.flags, *C_FLAGS, *includes]
     if storage.profile_nodes:
         flags.append("-DTESS_PROFILE")
     salt = _digest(compiler_version(), *(path.read_bytes() for path in _headers()))
-    objects = [_compile(source, flags, salt) for source in _sources(chip, kernels)]
+    objects = [_compile(source, flags + _own_flags(source, chip), salt) for source in _sources(chip, kernels, link)]
     scripts = [ROOM / "targets" / firmware.folder / "target.ld", COMMON / "sections.ld"]
     sizes = (chip.sram, chip.flash, chip.stack_reserve, *storage.defines())
     parts = [*(path.name for path in objects), repr(sizes), *(path.read_bytes() for path in scripts), model]
@@ -260,7 +289,7 @@ def _over_budget(message: str, chip: Target, model: int, arena: int) -> BuildErr
 
 def _measured(elf: Path, chip: Target) -> Image:
     sizes = dict(re.findall(r"^(\.\w+)\s+(\d+)", _tool("size", ["-A", "-d", str(elf)]), re.MULTILINE))
-    section = {name: int(sizes.get(f".{name}", 0)) for name in ("text", "model", "data", "bss", "stack", "arena")}
+    section = {name: int(sizes.get(f".{name}", 0)) for name in ("text", "model", "data", "bss", "stack", "arena", "noinit")}
     return Image(elf=elf, map=elf.with_suffix(".map"), target=chip, **section)
 
 

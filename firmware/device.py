@@ -47,6 +47,7 @@ class DetectRecord:
     stack: int | None = None
     touched: int | None = None
     profile: np.ndarray | None = None
+    repeats: int | None = None  # frames of a link that had to be sent again
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class DeviceInfo:
     """What is known of a device and the firmware on it. Sizes in bytes; None where it means nothing or nothing ran yet."""
 
     target: str
-    unit: str | None  # of costs: "instructions"; None: not counted
+    unit: str | None  # of costs: "instructions", or "cycles" of a board; None: not counted
     profile_unit: str | None  # of profiles: "instructions", or "ns" of this machine's clock; None: no profiles
     clock_hz: int | None
     arena: int  # work memory that the model needs

@@ -82,14 +82,18 @@ class Record:
     profile: np.ndarray  # uint64 (n_nodes,), empty unless built for profiling
 
 
-def qemu_command(firmware: Firmware | None, elf: Path) -> list[str]:
-    """How the emulator is started. Raise DeviceError, naming the package, when it is not installed."""
+def qemu_command(firmware: Firmware | None, elf: Path, uart: str | None = None) -> list[str]:
+    """How the emulator is started; `uart` is where the first serial line leads, in QEMU's words for a socket.
+
+    Raise DeviceError, naming the package, when it is not installed.
+    """
     if firmware is None:
         raise DeviceError("a target without firmware cannot be started")
     if shutil.which(QEMU) is None:
         raise DeviceError(f"{QEMU} is not installed: apt-get install qemu-system-arm")
     machine = ["-M", firmware.machine, "-icount", f"shift={firmware.icount_shift}"]
-    quiet = ["-nographic", "-monitor", "none", "-serial", "none"]
+    serial = ["-chardev", f"socket,id=uart,{uart}", "-serial", "chardev:uart"] if uart else ["-serial", "none"]
+    quiet = ["-nographic", "-monitor", "none", *serial]
     return [QEMU, *machine, *quiet, "-semihosting-config", "enable=on,target=native", "-kernel", str(elf)]
 
 
@@ -102,12 +106,20 @@ def run_qemu(image: Image, folder: Path, timeout: float) -> str:
     except subprocess.TimeoutExpired:  # run() has killed it
         raise DeviceError(f"'{name}' did not finish within {timeout:.0f} s; allow more with timeout=") from None
     printed = (done.stderr + done.stdout).decode(errors="replace")
-    if done.returncode == FAULT_STATUS:
-        raise DeviceError(f"'{name}' stopped: {_fault(printed, image)}")
     if done.returncode != 0:
-        lines = printed.strip().splitlines() or ["it printed nothing"]
-        raise DeviceError(f"'{name}' ended with status {done.returncode}: {lines[0]}")
+        raise DeviceError(ended(image, done.returncode, printed))
     return printed
+
+
+def ended(image: Image, status: int, printed: str) -> str:
+    """Why an emulator is no more, in one line."""
+    name = image.target.name
+    if status == FAULT_STATUS:
+        return f"'{name}' stopped: {_fault(printed, image)}"
+    if status < 0:
+        return f"'{name}' was killed by signal {-status}"
+    lines = printed.strip().splitlines() or ["it printed nothing"]
+    return f"'{name}' ended with status {status}: {lines[0]}"
 
 
 def _fault(printed: str, image: Image) -> str:

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 RUNTIME = Path(__file__).parent / "runtime"
+LINK = Path(__file__).parent / "link"
 BUILD = Path(__file__).parent / "build" / "host"
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes")
 FLAGS = ("-O3", "-fPIC", "-shared")
@@ -66,6 +67,24 @@ def runtime_sources(kernels: str = "ref") -> list[Path]:
     return sorted([*RUNTIME.glob("*.c"), *(RUNTIME / "kernels" / kernels).glob("*.c")])
 
 
+def link_sources() -> list[Path]:
+    """C files of the link and the runtime that it serves, without a target's own files; sorted."""
+    return sorted([*LINK.glob("*.c"), *runtime_sources()])
+
+
+def link_flags() -> list[str]:
+    """Compiler flags for a program of this machine that holds the link."""
+    return ["-O2", f"-I{RUNTIME}", f"-I{LINK}", f'-DLINK_FIRMWARE="{firmware_id()}"']
+
+
+def firmware_id() -> str:
+    """Names the sources of runtime and link: the same on a board, in an emulator and here when they were built from one tree."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in (RUNTIME, LINK) for path in folder.rglob("*.[ch]") if "host" not in path.parts):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def compiler() -> list[str]:
     """The C compiler: $CC, or the first of cc, gcc, clang. Raises BuildError when there is none."""
     command = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
@@ -78,11 +97,11 @@ def compiler() -> list[str]:
 def compile_c(sources: Sequence[Path], flags: Sequence[str], stem: str, suffix: str = "") -> Path:
     """Build `sources` into firmware/build/host/<stem>-<hash><suffix> unless it is there already; the path.
 
-    The hash covers sources, all headers of the runtime, flags, compiler and machine. Raises BuildError with the compiler's words.
+    The hash covers sources, all headers, flags, compiler and machine. Raises BuildError with the compiler's words.
     """
     command = [*compiler(), *WARNINGS, *flags]
     digest = hashlib.sha256(" ".join([*command, platform.machine(), platform.system()]).encode())
-    for path in [*sources, *sorted(RUNTIME.rglob("*.h"))]:
+    for path in [*sources, *sorted(RUNTIME.rglob("*.h")), *sorted(LINK.rglob("*.h"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     target = BUILD / f"{stem}-{digest.hexdigest()[:16]}{suffix}"
     if target.exists():
@@ -148,10 +167,15 @@ def library() -> ctypes.CDLL:
     return lib
 
 
+def error_text(code: int) -> str:
+    """What the runtime says about a negative tess_err."""
+    return library().tess_error(code).decode()
+
+
 def check(code: int) -> int:
     """The code itself where it is no error. Raises TessError for a negative one."""
     if code < 0:
-        raise TessError(code, library().tess_error(code).decode())
+        raise TessError(code, error_text(code))
     return code
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Firmware:
     line_bytes: int  # size of the application's line buffer: the widest picture that it reads
     machine: str  # qemu-system-arm -M
     icount_shift: int  # qemu-system-arm -icount shift=: an instruction takes 2^shift ns
+    model_place: int = 0  # bytes of RAM for each of the two places of models that come over the link; 0: none
+    link_memory: int = 0  # least work memory of firmware that serves the link, for models that are loaded
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def _target(file: str, data: Any) -> Target:
             values[key] = parse_size(values[key])
     if (firmware := values.get("firmware")) is not None:
         _check_keys(f"{file}: firmware", firmware, Firmware)
-        values["firmware"] = Firmware(**{**firmware, "flags": tuple(firmware["flags"])})
+        sizes = {key: parse_size(firmware[key]) for key in ("model_place", "link_memory") if key in firmware}
+        values["firmware"] = Firmware(**{**firmware, **sizes, "flags": tuple(firmware["flags"])})
     target = Target(**values)
     if target.isa not in ISAS:
         raise TargetError(f"{file}: isa '{target.isa}' is none of {', '.join(ISAS)}")
@@ -107,7 +110,6 @@ def _check_keys(where: str, data: Any, kind: type) -> None:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             raise TargetError(f"{where}: '{key}' is not a setting" + (f" (did you mean {near[0]}?)" if near else ""))
-    required = ("name", "sram", "flash") if kind is Target else known
-    for key in required:
+    for key in (f.name for f in fields(kind) if f.default is MISSING):
         if key not in data:
             raise TargetError(f"{where}: '{key}' is missing")

@@ -167,6 +167,9 @@ static inline const void *tess_array(const tess_t *t, uint32_t offset) {
 // CRC-32 as in zlib.
 uint32_t tess_crc32(const uint8_t *data, size_t size);
 
+// What `count` values of an output, from flat index `first` on, add to the checksum of SPEC.md section 4.
+uint32_t tess_sum(uint16_t output, uint32_t first, const int8_t *data, uint32_t count);
+
 // Feeds columns [col0, col1) of row y of a sink's inputs to the decoder. rows[j] points at column col0 of input j.
 void tess_decode_row(tess_t *t, uint16_t sink, uint16_t y, uint16_t col0, uint16_t col1, const int8_t *const *rows);
 

@@ -19,24 +19,28 @@ static int random_row(void *ctx, uint16_t y, uint16_t col0, uint16_t col1, uint8
     return 0;
 }
 
-typedef struct tess_sum {
+uint32_t tess_sum(uint16_t output, uint32_t first, const int8_t *data, uint32_t count) {
+    uint32_t n = first + output * UINT32_C(0x01000193), sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        sum += ((uint32_t)(data[i] + 128) + 1) * (((n + i) * UINT32_C(2654435761)) | 1);
+    }
+    return sum;
+}
+
+typedef struct tess_total {
     const tess_t *t;
     uint32_t sum;
-} tess_sum_t;
+} tess_total_t;
 
 static int add_row(void *ctx, uint16_t output, uint16_t y, uint16_t col0, uint16_t col1, const int8_t *data) {
-    tess_sum_t *total = ctx;
+    tess_total_t *total = ctx;
     const struct tess_node *node = &total->t->nodes[total->t->outputs[output].node];
-    uint32_t n = ((uint32_t)y * node->w + col0) * node->c + output * UINT32_C(0x01000193);
-    uint32_t count = (uint32_t)(col1 - col0) * node->c;
-    for (uint32_t i = 0; i < count; i++) {
-        total->sum += ((uint32_t)(data[i] + 128) + 1) * (((n + i) * UINT32_C(2654435761)) | 1);
-    }
+    total->sum += tess_sum(output, ((uint32_t)y * node->w + col0) * node->c, data, (uint32_t)(col1 - col0) * node->c);
     return 0;
 }
 
 int tess_checksum(tess_t *t, const tess_source_t *source, uint32_t *sum) {
-    tess_sum_t total = {t, 0};
+    tess_total_t total = {t, 0};
     tess_sink_t callers = t->sink;
     t->sink.rows = add_row;
     t->sink.ctx = &total;

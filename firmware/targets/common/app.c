@@ -9,17 +9,17 @@
 #include "meter.h"
 #include "port.h"
 #include "semihosting.h"
-#include "tess.h"
+#include "tess_format.h"
 #include "tess_letterbox.h"
+#include "tess_watch.h"
 
 // Made by storage.S.
 extern const uint8_t app_model[], app_model_end[];
-extern uint32_t app_guards[], app_arena[], app_arena_end[];
+extern uint8_t app_arena[], app_arena_end[];
 extern tess_box_t app_boxes[], app_boxes_end[];
 extern uint64_t app_profile[], app_profile_end[];
 
-enum { GUARD_WORDS = 4, MAX_OUTPUTS = 64, RECORDS_AT = sizeof(batch_result_t) };
-#define GUARD 0x7E55E2A5u
+enum { MAX_OUTPUTS = 64, RECORDS_AT = sizeof(batch_result_t) };
 #define PAINT 0x5AC396E1u
 
 static struct {
@@ -39,35 +39,6 @@ static struct {
 
 static size_t bytes_between(const void *first, const void *last) {
     return (size_t)((const uint8_t *)last - (const uint8_t *)first);
-}
-
-/// Arena: paint and guards ///
-
-static void arena_paint(uint32_t pattern) {
-    for (uint32_t *word = app_arena; word < app_arena_end; word++) {
-        *word = pattern;
-    }
-    for (int i = 0; i < GUARD_WORDS; i++) {
-        app_guards[i] = app_arena_end[i] = GUARD;
-    }
-}
-
-// Bytes up to the highest one that is no longer painted.
-static uint32_t arena_touched(uint32_t pattern) {
-    const uint8_t *first = (const uint8_t *)app_arena, *last = (const uint8_t *)app_arena_end;
-    const uint8_t *paint = (const uint8_t *)&pattern;
-    while (last > first && last[-1] == paint[(last - 1 - first) & 3]) {
-        last--;
-    }
-    return (uint32_t)(last - first);
-}
-
-static uint32_t guards_broken(void) {
-    uint32_t broken = 0;
-    for (int i = 0; i < GUARD_WORDS; i++) {
-        broken |= (app_guards[i] ^ GUARD) | (app_arena_end[i] ^ GUARD);
-    }
-    return broken;
 }
 
 /// Pixels in ///
@@ -101,22 +72,13 @@ static const uint8_t *camera_line(void *ctx, uint16_t y) {
 
 /// Outputs out ///
 
-static uint32_t checksum(uint32_t output, uint32_t n, const int8_t *data, uint32_t count) {
-    uint32_t sum = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t weight = (n + i + output * 0x01000193u) * 2654435761u | 1u;
-        sum += ((uint32_t)(uint8_t)(data[i] + 128) + 1u) * weight;
-    }
-    return sum;
-}
-
 static int write_rows(void *ctx, uint16_t output, uint16_t y, uint16_t col0, uint16_t col1, const int8_t *data) {
     (void)ctx;
     meter_pause(&app.meter);
     const tess_output_info_t *info = &app.info[output];
     uint32_t n = ((uint32_t)y * info->width + col0) * info->channels;
     uint32_t count = (uint32_t)(col1 - col0) * info->channels;
-    app.record.checksum += checksum(output, n, data, count);
+    app.record.checksum += tess_sum(output, n, data, count);
     int err = semi_write_at(app.output, app.raw_at + app.output_offset[output] + n, data, count);
     meter_resume(&app.meter);
     return err;
@@ -213,7 +175,8 @@ static int run_letterboxed(void) {
 
 // 0 or a negative tess_err.
 static int run_picture(uint32_t pattern) {
-    arena_paint(pattern); // opening again costs little, and shows that nothing relies on what an earlier run left
+    size_t arena_size = bytes_between(app_arena, app_arena_end);
+    tess_watch_paint(app_arena, arena_size, pattern); // opening again costs little, and shows that nothing relies on what an earlier run left
     int err = open_model();
     if (err != 0) {
         return err;
@@ -230,8 +193,8 @@ static int run_picture(uint32_t pattern) {
         err = app.record.n_boxes < 0 ? app.record.n_boxes : 0;
     }
     app.record.stack = stack_high_water();
-    app.record.touched = arena_touched(pattern);
-    app.record.guards = guards_broken();
+    app.record.touched = (uint32_t)tess_watch_touched(app_arena, arena_size, pattern);
+    app.record.guards = (uint32_t)tess_watch_broken(app_arena, arena_size);
     return err;
 }
 

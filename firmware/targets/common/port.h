@@ -19,6 +19,14 @@ static inline uint64_t port_widen(uint32_t fine, uint32_t coarse, unsigned shift
     return fine + ((slow - fine + 0x80000000u) & ~(uint64_t)0xFFFFFFFFu);
 }
 
+// The serial line of the link, polled: no interrupt is ever taken.
+void port_uart_init(void);
+// The next byte that has arrived, or -1.
+int port_uart_get(void);
+void port_uart_put(uint8_t byte);
+// Sleeps until a byte has arrived. May return early.
+void port_uart_wait(void);
+
 // Fill the unused part of the stack with a pattern.
 void stack_paint(void);
 // Most bytes of stack in use at one time since the last stack_paint (those of the callers included).

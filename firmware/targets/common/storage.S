@@ -1,5 +1,6 @@
 /* What depends on the model: itself, executed in place; the runtime's work memory between two guards that nobody may
- * touch; room for the boxes it may find (12 bytes each) and, in a profiling build, one counter a node (8 bytes each).
+ * touch; room for the boxes it may find (12 bytes each), two places for models that come over the link, and, in a profiling
+ * build, one counter a node (8 bytes each).
  */
     .syntax unified
 
@@ -12,8 +13,7 @@ app_model_end:
 
     .section .arena, "aw", %nobits
     .balign 16
-    .global app_guards, app_arena, app_arena_end
-app_guards:
+    .global app_arena, app_arena_end
     .space 16
 app_arena:
     .space APP_ARENA_SIZE
@@ -30,3 +30,12 @@ app_profile_end:
 app_boxes:
     .space 12 * APP_MAX_BOXES
 app_boxes_end:
+
+    .section .noinit.app_places, "aw", %nobits
+    .balign 32
+    .global app_places, app_places_middle, app_places_end
+app_places:
+    .space APP_PLACE_SIZE
+app_places_middle:
+    .space APP_PLACE_SIZE
+app_places_end:

@@ -5,6 +5,14 @@
 #include "port.h"
 
 #include "mpu.h"
+#include "nvic.h"
+
+#define UART_DATA (*(volatile uint32_t *)0x40004000u)
+#define UART_STATE (*(volatile uint32_t *)0x40004004u) // 1: sender full, 2: byte received
+#define UART_CTRL (*(volatile uint32_t *)0x40004008u)
+#define UART_INTERRUPTS (*(volatile uint32_t *)0x4000400Cu)
+#define UART_DIVIDER (*(volatile uint32_t *)0x40004010u)
+enum { UART_RECEIVED_IRQ = 0 };
 
 #define TIMER0_CTRL (*(volatile uint32_t *)0x40000000u)
 #define TIMER0_VALUE (*(volatile uint32_t *)0x40000004u)
@@ -38,4 +46,28 @@ uint64_t port_ticks(void) {
 
 uint64_t port_instructions(uint64_t ticks) {
     return (ticks * 5 + 64) >> 7; // ticks * 40 / 1024, rounded
+}
+
+void port_uart_init(void) {
+    UART_DIVIDER = 217; // 25 MHz / 115200
+    UART_CTRL = 1 | 2 | 8; // sender, receiver, its interrupt
+    nvic_enable(UART_RECEIVED_IRQ);
+}
+
+int port_uart_get(void) {
+    return UART_STATE & 2 ? (int)(UART_DATA & 0xFF) : -1;
+}
+
+void port_uart_put(uint8_t byte) {
+    while (UART_STATE & 1) {
+    }
+    UART_DATA = byte;
+}
+
+void port_uart_wait(void) {
+    UART_INTERRUPTS = 2;
+    nvic_clear(UART_RECEIVED_IRQ);
+    if (!(UART_STATE & 2)) {
+        nvic_sleep();
+    }
 }
