@@ -114,7 +114,7 @@ class Trainer:
         before = self.seconds
         with Progress(self.config.train.epochs, steps, self.world.is_main) as progress, _signals(self._request_stop):
             for batch in batches:
-                loss = self._step(module, batch)
+                loss = self.step(module, batch)
                 self.iteration += 1
                 self.seconds = before + time.monotonic() - started
                 count = len(batch.images) * self.world.size
@@ -135,7 +135,8 @@ class Trainer:
                     last_save = time.monotonic()
         barrier(self.world)
 
-    def _step(self, module: nn.Module, batch: Batch) -> Loss:
+    def step(self, module: nn.Module, batch: Batch) -> Loss:
+        """One iteration: loss, gradients, weights, average. Raises TrainingError where a loss term is not finite."""
         config, device = self.config.train, self.world.device
         module.train()
         set_learning_rate(self.optimizer, learning_rate(config, self.iteration, self.total))

@@ -73,14 +73,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stop_at: int,
     whole = start(tmp_path)
     whole.fit()
     broken = start(tmp_path)
-    step = Trainer._step
+    step = Trainer.step
 
     def interrupted(self: Trainer, *args: object) -> object:
         if self.iteration + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *args)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "step", interrupted)
     broken.fit()
     assert load_checkpoint(broken.run / "weights" / "last.pt").iteration == stop_at
     monkeypatch.undo()
