@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from firmware.compiler.preprocess import content_size, letterbox
-from firmware.header import read_header
+from firmware.header import SUPPORTED_VERSION, read_header
 from firmware.host import HostModel
 from firmware.link.client import NETWORK_ROWS, Answer, Client, Kind, RequestFailed
 from firmware.link.frame import Frame, encode
@@ -96,7 +96,7 @@ def test_who_is_there() -> None:
     facts, header = client.facts, read_header(model)
     assert facts.board == "host" and facts.model == header.name and facts.needed == header.arena
     assert facts.identity.size == len(model) and facts.identity.crc == struct.unpack_from("<I", model, 12)[0]
-    assert facts.model_room == 0 and facts.unit is None and facts.clock_hz is None and facts.format_version == 1
+    assert facts.model_room == 0 and facts.unit is None and facts.clock_hz is None and facts.format_version == SUPPORTED_VERSION
     assert str(client.welcome) == "power"
     port.close()
 
