@@ -276,3 +276,10 @@ def open_emulator(
     image = build(target, data, sram=sram, profile=profile, kernels=kernels)
     qemu_command(image.target.firmware, image.elf)  # to hear now that it is not installed
     return EmulatorDevice(image, header, timeout, profile)
+
+
+if __name__ == "__main__":
+    from firmware.cli import run
+    from firmware.device_cli import main
+
+    run(main)

@@ -96,23 +96,25 @@ def _profile(answer: Answer) -> np.ndarray | None:
     return answer.profile if answer.profile.size else None
 
 
-def open_client(place: str, model: bytes | None, timing: Timing | None = None) -> Client:
+def open_client(place: str, model: bytes | None, profile: bool = False) -> Client:
     """A client for a place (see open_port), not yet connected, with waiting times that suit it."""
     patient = Timing(retry=1.0, patience=120.0, connect=60.0) if place.partition(":")[0] == "emulator" else Timing()
-    return Client(open_port(place, model), timing or patient)
+    return Client(open_port(place, model, profile), patient)
 
 
-def open_board(tess: bytes | str | Path, place: str, fast: bool = True) -> LinkDevice:
-    """A device at `place` that must hold this model.tess, on the fastest rate that works. Raises LinkError otherwise."""
+def open_board(tess: bytes | str | Path, place: str, profile: bool = False) -> LinkDevice:
+    """A device at `place` that must hold this model.tess, on the fastest rate that works. Raises LinkError otherwise.
+
+    `profile` builds an emulator's firmware so that it counts each node.
+    """
     data = load_tess(tess)
     header = read_header(data)
-    client = open_client(place, data)
+    client = open_client(place, data, profile)
     try:
         facts = client.connect(data)
         if header.max_detections > facts.max_boxes:
             raise LinkError(f"{place}: room for {facts.max_boxes} boxes, the model may find {header.max_detections}")
-        if fast:
-            any(client.raise_baud(rate) for rate in RATES)
+        any(client.raise_baud(rate) for rate in RATES)
     except BaseException:
         client.close()
         raise

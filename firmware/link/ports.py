@@ -175,14 +175,17 @@ class EmulatorPort(_RealTime):
         self._log.close()
 
 
-def open_port(place: str, model: bytes | None) -> Port:
+def open_port(place: str, model: bytes | None, profile: bool = False) -> Port:
     """A port by name: `host`, `emulator[:TARGET]`, `/dev/tty...`, `COM3` or `socket://host:port`.
 
-    The first two hold `model` when they start. Raises LinkError, or what building the firmware raises.
+    The first two hold `model` when they start; `profile` makes an emulator count each node. Raises LinkError, or what building
+    the firmware raises.
     """
     kind, _, target = place.partition(":")
     if kind not in ("host", "emulator") or place == "host:":
         return SerialPort(place)
     if model is None:
         raise LinkError(f"{place}: name the model that it shall hold: --model MODEL")
-    return HostPort(model) if kind == "host" else EmulatorPort(place, build_link(target or "mps2-an500", model))
+    if kind == "host":
+        return HostPort(model)
+    return EmulatorPort(place, build_link(target or "mps2-an500", model, profile=profile))

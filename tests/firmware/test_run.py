@@ -1,4 +1,4 @@
-"""`python -m firmware.run` and `python -m firmware.build` as a user meets them."""
+"""`python -m firmware.device` and `python -m firmware.build` as a user meets them."""
 
 import subprocess
 import sys
@@ -12,6 +12,7 @@ from firmware.compiler.interpreter import run as interpret
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import stream
 from firmware.compiler.search import deploy
+from firmware.link.ports import HostPort
 from tests.firmware.graphs import random_graph
 from tests.firmware.test_device import needs_toolchain
 
@@ -42,7 +43,7 @@ def test_all_places_give_the_interpreters_outputs(model: Path, frames: np.ndarra
     np.save(tmp_path / "in.npy", frames)
     for number, place in enumerate(("host", "emulator", "emulator:netduinoplus2")):
         output = tmp_path / f"{number}.npz"
-        done = call("run", model, "--on", place, "--input", tmp_path / "in.npy", "--output", output)
+        done = call("device", "run", place, "--model", model, "--input", tmp_path / "in.npy", "--output", output)
         assert done.returncode == 0, done.stderr
         with np.load(output) as heads:
             assert set(heads.files) == set(GRAPH.outputs)
@@ -55,7 +56,8 @@ def test_int8_and_single_frames(model: Path, frames: np.ndarray, tmp_path: Path)
     np.save(tmp_path / "u8.npy", frames[0])
     np.save(tmp_path / "i8.npy", (frames[0].astype(np.int16) - 128).astype(np.int8))
     for name in ("u8", "i8"):
-        done = call("run", model, "--input", tmp_path / f"{name}.npy", "--output", tmp_path / f"{name}.npz")
+        files = ("--input", tmp_path / f"{name}.npy", "--output", tmp_path / f"{name}.npz")
+        done = call("device", "run", "host", "--model", model, *files)
         assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "u8.npz") as one, np.load(tmp_path / "i8.npz") as two:
         for name in GRAPH.outputs:
@@ -75,14 +77,32 @@ def test_errors_are_one_line_and_leave_no_file(model: Path, frames: np.ndarray, 
         (model, "host", tmp_path / "text.npy", "is not a .npy file"),
         (model, "host", tmp_path / "none.npy", "No such file"),
         (model, "emulator:mps2-an385", good, "target 'mps2-an385' does not exist; did you mean 'mps2-an500'?"),
-        (model, "moon", good, "'moon' is no place to run on"),
+        (model, "moon", good, "moon: there is no such port; ports of this machine:"),
         (damaged, "host", good, "damaged"),
     )
     for tess, place, source, message in cases:
-        done = call("run", tess, "--on", place, "--input", source, "--output", tmp_path / "out.npz")
+        done = call("device", "run", place, "--model", tess, "--input", source, "--output", tmp_path / "out.npz")
         assert done.returncode == 1 and message in done.stderr
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("out*"))
+
+
+def test_info_selftest_load_and_a_port_by_name(model: Path, tmp_path: Path) -> None:
+    """Through the pseudo-terminal of a process that outlives the commands, as a board does."""
+    port = HostPort(model.read_bytes())
+    port._serial.close()
+    try:
+        shown = call("device", "info", port.path, "--model", model)
+        assert shown.returncode == 0 and "this tree's" in shown.stdout and "in the image" in shown.stdout, shown.stderr
+        loaded = call("device", "load", port.path, model)
+        assert loaded.returncode == 0 and "opened and tested (place 1" in loaded.stdout, loaded.stderr
+        assert "loaded, place 1" in call("device", "info", port.path).stdout
+        assert call("device", "selftest", port.path, "--model", model).returncode == 0
+        port._serial.open()
+        busy = call("device", "info", port.path)
+        assert busy.returncode == 1 and busy.stderr == f"error: {port.path}: the port is busy: another program has it open\n"
+    finally:
+        port.close()
 
 
 @needs_toolchain
