@@ -50,7 +50,7 @@ class TrainConfig(StrictModel):
     """The run. The learning rate follows iterations, not time, so that a run can be repeated."""
 
     epochs: int = Field(100, ge=1)
-    init: Path | None = None  # checkpoint whose averaged weights to start from
+    init: Path | None = None  # weights to start from: a checkpoint's averaged ones, or an ImageNet file (imagenet.py)
     crop: tuple[CropSide, CropSide] | None = None  # height and width of the training crops, pixels
     batch_size: int = Field(16, ge=1)  # a process
     lr: float = Field(8e-3, gt=0)  # peak

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from datasets.dataset import Dataset
-from detection import runs
+from detection import imagenet, runs
 from detection.batches import Batch, Schedule, training_batches
 from detection.checkpoint import Checkpoint, load_alike, load_checkpoint, load_weights, save_checkpoint
 from detection.config import Config, ConfigError
@@ -60,13 +60,18 @@ class Trainer:
         return self.iteration // self.schedule.iterations_per_epoch
 
     def start(self) -> None:
-        """Take the averaged weights of `train.init`, where one is given: all tensors of the same name and shape.
+        """Take the averaged weights of `train.init`, where one is given: all tensors of the same name and shape; of a .tflite or
+        .pth file MobileNetV2's ImageNet weights.
 
         Raises:
             CheckpointError: no or damaged checkpoint, or one that shares no convolution.
+            ImagenetError: no ImageNet weights in the file, or blocks that are not MobileNetV2's.
         """
         path = self.config.train.init
-        if path is not None:
+        if path is not None and path.suffix in imagenet.SUFFIXES:
+            imagenet.load_imagenet(self.model, path, self.train_set, *self.config.crop)
+            self.ema.model.load_state_dict(self.model.state_dict())
+        elif path is not None:
             saved = load_checkpoint(path)
             for model in (self.model, self.ema.model):
                 unlike = load_alike(model, saved.ema, str(path))
