@@ -29,6 +29,7 @@ from datasets.scenes import SceneDataset
 from detection.batches import TrainPictures
 from detection.detections import Detections
 from detection.draw import class_color, draw_detections, draw_truth, tile_pictures
+from detection.metrics.resample import plain_curve
 from detection.metrics.voc import ap_area, match
 from detection.runs import write_bytes
 from detection.validate import ValidationSet
@@ -232,7 +233,8 @@ def _curve(hits: np.ndarray, objects: int) -> Curve:
     best = np.maximum.accumulate(precision[::-1])[::-1]
     first = best[:1] if len(best) else np.zeros(1)
     recall = np.concatenate([[0.0], true / objects])
-    return Curve(np.append(recall, recall[-1]), np.concatenate([first, best, [0.0]]), ap_area(hits, objects))
+    ap = float(ap_area(plain_curve(hits, objects))[0])
+    return Curve(np.append(recall, recall[-1]), np.concatenate([first, best, [0.0]]), ap)
 
 
 def _at(curve: Curve, grid: np.ndarray) -> np.ndarray:

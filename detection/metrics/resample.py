@@ -59,6 +59,11 @@ def curve_of(image: np.ndarray, hits: np.ndarray, objects: np.ndarray, weights: 
     return Curve(np.cumsum(columns[image[hits]], axis=0), np.cumsum(counts @ columns, axis=0), objects @ columns)
 
 
+def plain_curve(hits: np.ndarray, objects: int) -> Curve:
+    """One curve without weights. hits: (n,) bool, best score first; objects to find among them."""
+    return curve_of(np.zeros(len(hits), np.int64), hits, np.array([objects]), np.ones((1, 1), np.int64))
+
+
 def image_weights(n_images: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """(resamples, n_images) int64, rows that add up to n_images: the same ones on every run."""
     draws = np.random.default_rng(seed).integers(0, max(n_images, 1), (resamples, n_images))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from datasets.annotations import GroundTruth
 from detection.detections import Detections
 from detection.metrics.common import MetricsError
-from detection.metrics.resample import Curve, curve_of
+from detection.metrics.resample import plain_curve
 from detection.metrics.voc import VocEvaluator, ap50, ap_11_points, ap_area
 
 
@@ -74,12 +74,6 @@ def devkit(pairs, label: int) -> tuple[float, float]:
         mpre[i] = max(mpre[i], mpre[i + 1])
     area = sum((mrec[i] - mrec[i - 1]) * mpre[i] for i in range(1, len(mrec)) if mrec[i] != mrec[i - 1])
     return area, points / 11
-
-
-def one_image(hits, n_objects: int) -> Curve:
-    """The curve of one image's detections, best first."""
-    hits = np.asarray(hits, bool)
-    return curve_of(np.zeros(len(hits), np.int64), hits, np.array([n_objects]), np.ones((1, 1), np.int64))
 
 
 def random_pairs(rng: np.random.Generator, n_images: int, n_classes: int) -> dict:
@@ -175,7 +169,7 @@ def test_chainercv_two_classes() -> None:
 
 
 def test_recall_of_exactly_three_tenths_reaches_its_point() -> None:
-    curve = one_image([True] * 3, 10)
+    curve = plain_curve(np.array([True] * 3), 10)
     assert ap_11_points(curve) == pytest.approx([4 / 11])  # recalls 0, .1, .2 and .3; floats would lose .3
     assert ap_area(curve) == pytest.approx([0.3])
 
@@ -184,8 +178,8 @@ def test_sample_of_the_object_detection_metrics_readme() -> None:
     """rafaelpadilla/Object-Detection-Metrics: 15 objects, 24 detections, 26.84 % and 24.56 %."""
     hits = np.zeros(24, bool)
     hits[[0, 2, 9, 11, 12, 13, 22]] = True
-    assert ap_11_points(one_image(hits, 15)) == pytest.approx([0.2684], abs=5e-5)
-    assert ap_area(one_image(hits, 15)) == pytest.approx([0.2457], abs=5e-5)
+    assert ap_11_points(plain_curve(hits, 15)) == pytest.approx([0.2684], abs=5e-5)
+    assert ap_area(plain_curve(hits, 15)) == pytest.approx([0.2457], abs=5e-5)
 
 
 def test_overlap_of_exactly_half_is_a_hit() -> None:
