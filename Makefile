@@ -6,12 +6,13 @@ LINT_IMPORTS := $(PYTHON_IN_VENV) -c 'from importlinter.cli import lint_imports_
 PYTEST_ARGS ?= -n 2 --dist loadfile -q
 # Two torch threads in each of two test processes would fight for two cores.
 TEST_THREADS ?= 1
+FUZZ_SECONDS ?= 3600
 
 # albumentations would ask the network for its newest version at every import.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint doctor soak readme clean
+.PHONY: help setup demo test lint doctor soak fuzz readme clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,15 +26,19 @@ demo: setup ## Walk the whole line: train, shrink to int8, schedule, run on an e
 test: lint ## Check style and import contracts, then run every test (under ten minutes on two cores)
 	@OMP_NUM_THREADS=$(TEST_THREADS) $(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
 
-lint: setup ## Check style (ruff) and the arrows between the rooms (import-linter)
+lint: setup ## Check style (ruff), the arrows between the rooms (import-linter), C (cppcheck and clang-tidy where installed)
 	@$(PYTHON_IN_VENV) -m ruff check --quiet .
 	@report=$$($(LINT_IMPORTS) 2>&1) || { printf '%s\n' "$$report"; exit 1; }
+	@$(PYTHON_IN_VENV) -m firmware.lint
 
 doctor: ## Show what is installed, what is missing, and the way out (needs no set-up)
 	@if [ -x $(PYTHON_IN_VENV) ]; then $(PYTHON_IN_VENV) -m detection.doctor; else python3 -m detection.doctor; fi
 
 soak: setup ## Ten thousand random networks under random schedules: everywhere the same bytes (hours, resumable)
 	@$(PYTHON_IN_VENV) -m benchmarks.soak
+
+fuzz: setup ## Attack the readers of model.tess and .tflite, FUZZ_SECONDS each (default: an hour); docs/reliability.md
+	@$(PYTHON_IN_VENV) -m benchmarks.fuzz --seconds $(FUZZ_SECONDS)
 
 readme: setup ## Write the tables of README.md anew from the artefacts
 	@$(PYTHON_IN_VENV) -m detection.readme

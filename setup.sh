@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with the packages of pyproject.toml at the versions of constraints.txt, and, on Debian-like systems, the
-# cross-compiler and the emulator. `make setup` calls it; it is quick when nothing is missing. From the environment:
+# cross-compiler and the emulator; with the extra "dev" also what `make fuzz` and `make lint` take for C. `make setup` calls it;
+# it is quick when nothing is missing. From the environment:
 #   PYTHON            the interpreter to build .venv with (default: python3, else the first of python3.11-3.14)
 #   EXTRAS            extras of pyproject.toml (default: "train export dev"; "tf" adds TensorFlow's cross-check)
 #   TORCH_INDEX_URL   a further package index, for example PyTorch's own for CPU-only wheels (200 MB instead of 3 GB)
@@ -17,7 +18,7 @@ say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# ---- Debian packages: the cross-compiler, the emulator and a host compiler ----
+# ---- Debian packages: the cross-compiler, the emulator and a host compiler; fuzzing and lint for C ----
 
 has_newlib() { [ "$(arm-none-eabi-gcc -print-file-name=nano.specs)" != nano.specs ]; }
 
@@ -28,15 +29,19 @@ missing_packages() {
     has qemu-system-arm || printf 'qemu-system-arm '
 }
 
+missing_dev_packages() {
+    has clang || printf 'clang libclang-rt-dev '
+    has clang-tidy || printf 'clang-tidy '
+    has cppcheck || printf 'cppcheck '
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-# Never fails: without these packages everything but the emulator works, and `make doctor` says what is missing.
+# Installs the packages $1 and never fails: without them there is no $2, and `make doctor` says what is missing.
 install_system_packages() {
-    local missing
-    missing=$(missing_packages)
-    missing=${missing% }
+    local missing=${1% }
     [ -n "$missing" ] || return 0
     if [ "${SYSTEM_PACKAGES:-1}" != 0 ] && has apt-get && as_root true 2>/dev/null; then
         say "apt-get install $missing"
@@ -49,7 +54,7 @@ install_system_packages() {
     elif has apt-get; then
         say "not installed (needs root): sudo apt-get install --no-install-recommends $missing"
     else
-        say "not found: what Debian calls $missing; without them there is no emulator (and no host library without gcc)"
+        say "not found: what Debian calls $missing; without them there is no $2"
     fi
 }
 
@@ -100,7 +105,8 @@ install_packages() {
         fail "pip could not install the packages (see above); $VENV is incomplete: run make setup again"
 }
 
-install_system_packages
+install_system_packages "$(missing_packages)" "emulator (and no host library without gcc)"
+case " $EXTRAS " in *" dev "*) install_system_packages "$(missing_dev_packages)" "fuzzing and no lint of the C files" ;; esac
 if [ -f $STAMP ] && [ "$(<$STAMP)" = "$(fingerprint)" ]; then
     exit 0
 fi

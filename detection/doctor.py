@@ -42,6 +42,11 @@ cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no CUDA 
 print(f"{torch.get_num_threads()} threads, {cuda}")
 """
 HOST_PROGRAM = '#include <stdio.h>\nint main(void) { puts("tessera"); return 0; }\n'
+FUZZ_PROGRAM = """
+#include <stddef.h>
+#include <stdint.h>
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return data != 0 && size == 1 ? 0 : 0; }
+"""
 # A vector table, and a reset handler that ends the emulator by semihosting with exit code 0.
 BOARD_PROGRAM = """
 #include <string.h>
@@ -177,12 +182,35 @@ def check_emulator(folder: str) -> Finding:
     return Finding("emulator", f"qemu-system-arm {state}, a program ran on mps2-an500")
 
 
+def check_fuzzer(folder: str) -> Finding:
+    """Link a libFuzzer program with clang."""
+    way_out = DEBIAN_TOOLS.format("clang libclang-rt-dev")
+    if shutil.which("clang") is None:
+        return Finding("C fuzzer", "missing", "no fuzzing of the C runtime", way_out)
+    version = run_command(["clang", "-dumpversion"]).output
+    Path(folder, "fuzz.c").write_text(FUZZ_PROGRAM, encoding="utf-8")
+    built = run_command(["clang", "-fsanitize=fuzzer,address,undefined", "fuzz.c", "-o", "fuzz"], cwd=folder)
+    if not built.ok:
+        return Finding("C fuzzer", f"clang {version}", f"a trivial program failed: {built.output}", way_out)
+    return Finding("C fuzzer", f"clang {version}, a libFuzzer program compiled")
+
+
+def check_c_lint() -> Finding:
+    """The programs that `make lint` takes for C files."""
+    missing = [name for name in ("cppcheck", "clang-tidy") if shutil.which(name) is None]
+    if missing:
+        return Finding("C lint", "missing", f"make lint leaves out {', '.join(missing)}", DEBIAN_TOOLS.format(" ".join(missing)))
+    return Finding("C lint", f"{run_command(['cppcheck', '--version']).output}, clang-tidy")
+
+
 def check_tools() -> Iterator[Finding]:
-    """Compilers and emulator, tried in a temporary folder."""
+    """Compilers, emulator, fuzzer and linters, tried in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="tessera-doctor-") as folder:
         yield check_host_compiler(folder)
         yield check_cross_compiler(folder)
         yield check_emulator(folder)
+        yield check_fuzzer(folder)
+        yield check_c_lint()
 
 
 def check_packages() -> list[Finding]:

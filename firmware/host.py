@@ -94,14 +94,18 @@ def compiler() -> list[str]:
     return command
 
 
-def compile_c(sources: Sequence[Path], flags: Sequence[str], stem: str, suffix: str = "") -> Path:
+def compile_c(
+    sources: Sequence[Path], flags: Sequence[str], stem: str, suffix: str = "", with_compiler: Sequence[str] = ()
+) -> Path:
     """Build `sources` into firmware/build/host/<stem>-<hash><suffix> unless it is there already; the path.
 
     The hash covers sources, all headers, flags, compiler and machine. Raises BuildError with the compiler's words.
+    `with_compiler` is a command to use instead of `compiler()`'s.
     """
-    command = [*compiler(), *WARNINGS, *flags]
+    command = [*(with_compiler or compiler()), *WARNINGS, *flags]
     digest = hashlib.sha256(" ".join([*command, platform.machine(), platform.system()]).encode())
-    for path in [*sources, *sorted(RUNTIME.rglob("*.h")), *sorted(LINK.rglob("*.h"))]:
+    beside = {header for source in sources for header in source.parent.glob("*.h")}
+    for path in [*sources, *sorted({*RUNTIME.rglob("*.h"), *LINK.rglob("*.h"), *beside})]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     target = BUILD / f"{stem}-{digest.hexdigest()[:16]}{suffix}"
     if target.exists():

@@ -189,12 +189,16 @@ def add_program(folder: Path, name: str, script: str) -> None:
 
 
 MISSING = "gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+MISSING_DEV = "clang libclang-rt-dev clang-tidy cppcheck"
 
 
 def test_missing_tools_are_one_line_and_no_failure(copy: Path, bare_path: Path) -> None:
     done = set_up(copy, PATH=str(bare_path), PYTHON=str(copy / "fake-python"))
     assert done.returncode == 0
-    assert [MISSING in line for line in done.stdout.splitlines()].count(True) == 1
+    for packages in (MISSING, MISSING_DEV):
+        assert [packages in line for line in done.stdout.splitlines()].count(True) == 1
+    lean = set_up(copy, PATH=str(bare_path), PYTHON=str(copy / "fake-python"), EXTRAS="train export")
+    assert MISSING in lean.stdout and MISSING_DEV not in lean.stdout
 
 
 @pytest.mark.parametrize(("status", "told"), [("0", "apt-get install"), ("100", "apt-get failed; going on without")])
@@ -203,8 +207,10 @@ def test_root_installs_what_is_missing(copy: Path, bare_path: Path, status: str,
     add_program(bare_path, "apt-get", f'echo "$*" >>apt.log; [ "$1" = update ] || exit {status}')
     done = set_up(copy, PATH=str(bare_path), PYTHON=str(copy / "fake-python"), SYSTEM_PACKAGES="1")
     assert done.returncode == 0 and told in done.stdout
-    update, install = (copy / "apt.log").read_text(encoding="utf-8").splitlines()
+    # in two calls: a system that has no package of the second kind must not lose the first
+    update, install, update_again, install_dev = (copy / "apt.log").read_text(encoding="utf-8").splitlines()
     assert update.startswith("update") and install == f"install -y -qq --no-install-recommends {MISSING}"
+    assert update_again == update and install_dev == f"install -y -qq --no-install-recommends {MISSING_DEV}"
 
 
 def test_without_root_the_command_is_told(copy: Path, bare_path: Path) -> None:
@@ -248,7 +254,7 @@ def test_doctor_sees_missing_wrong_and_unimportable_packages(monkeypatch: pytest
 def test_doctor_without_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     findings = list(doctor.check_tools())
-    assert [finding.state for finding in findings] == ["missing"] * 3
+    assert [finding.state for finding in findings] == ["missing"] * 5
     assert all("apt-get install" in finding.way_out and not finding.required for finding in findings)
 
 

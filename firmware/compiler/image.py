@@ -108,7 +108,7 @@ def write_image(deployment: Deployment, decode: DecodeSpec | None, tflite_sha256
     if decode is not None:
         sections[decode_at] = _decode(program, decode, data)
     name_at = data.text(program.graph.name)
-    total = _align16(data.start + len(data.content))
+    total = _align16(data.start + len(data.content) + 1)  # the section ends with 0, so every string in it ends
     picture = program.nodes[0].shape
     tail = struct.pack(
         "<I3HBB4H",

@@ -83,9 +83,10 @@ class ScheduledProgram:
 
     @property
     def sequential(self) -> bool:
-        """True when each row of the picture is read once, top to bottom."""
-        flow = self.flows[0]
-        return flow.segment.columns == 1 and bool((flow.begin[1:, 0] >= flow.target[:-1, 0]).all())
+        """True when each row of the picture is read once, top to bottom, as SPEC.md's flag says it."""
+        flow, picture = self.flows[0], self.buffers[0]
+        assert picture is not None  # the source is no sink
+        return flow.segment.columns == 1 and (flow.segment.carry or picture.materialised or flow.bands == 1)
 
 
 def apply_schedule(program: Program, schedule: Schedule) -> ScheduledProgram:

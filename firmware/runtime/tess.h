@@ -43,7 +43,7 @@ extern "C" {
 #endif
 
 // Most multiply-accumulates (roughly) that one tess_run may cost; tess_open refuses a model that could need more. It
-// keeps a damaged or hostile file from running for days.
+// keeps a damaged or hostile file from running for days. What the caller's source does for a row is not counted.
 #ifndef TESS_MAX_WORK
 #define TESS_MAX_WORK (UINT64_C(1) << 36)
 #endif

@@ -24,7 +24,7 @@ int tess_check_section(const tess_file_t *f, uint32_t offset, uint64_t size);
 // An array of constants: aligned to 4, inside of the data section.
 int tess_check_array(const tess_file_t *f, uint32_t offset, uint64_t size);
 
-// `count` NUL-terminated strings, one after the other, inside of the data section.
+// `count` NUL-terminated strings, one after the other, inside of the data section, whose last byte is 0.
 int tess_check_strings(const tess_file_t *f, uint32_t offset, uint32_t count);
 
 // Kinds, inputs, shapes, constants and buffers of all nodes. Everything that follows may rely on them.

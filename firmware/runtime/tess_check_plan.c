@@ -26,6 +26,13 @@ static int check_segment(const tess_file_t *f, const struct tess_segment *s) {
     return !s->carry && reference_is_read && !materialised ? TESS_ERR_PLAN : TESS_OK;
 }
 
+// Whoever feeds a camera's lines relies on the flag: each row of the picture once, top to bottom.
+static int check_sequential(const tess_file_t *f) {
+    const struct tess_segment *s = &f->segments[0];
+    int once = s->carry || (f->nodes[0].flags & TESS_NODE_MATERIALISED) || s->rows >= f->nodes[s->reference].h;
+    return (f->header->flags & TESS_HEADER_SEQUENTIAL) && !(once && s->columns == 1) ? TESS_ERR_PLAN : TESS_OK;
+}
+
 int tess_check_segments(tess_file_t *f) {
     uint32_t next = 0;
     f->max_nodes = 0;
@@ -41,7 +48,7 @@ int tess_check_segments(tess_file_t *f) {
         next += s->n_nodes;
         f->max_nodes = s->n_nodes > f->max_nodes ? s->n_nodes : f->max_nodes;
     }
-    return next == f->header->n_nodes ? TESS_OK : TESS_ERR_PLAN;
+    return next == f->header->n_nodes ? check_sequential(f) : TESS_ERR_PLAN;
 }
 
 /// Work ///
@@ -91,7 +98,8 @@ static uint64_t segment_work(const tess_file_t *f, const struct tess_segment *s)
             rows = node->h; // shares do not overlap
         } else if (!(node->flags & TESS_NODE_MATERIALISED)) {
             rows = s->carry ? rows : product(steps, least(node->buffer_rows, node->h));
-            cols = least(cols, node->buffer_cols);
+            // the self-test makes each row of the picture from its first column on
+            cols = node->kind == TESS_SOURCE ? cols : least(cols, node->buffer_cols);
         }
         work = sum(work, product(product(rows, cols), pixel_work(f, node)));
     }

@@ -20,18 +20,15 @@ int tess_check_array(const tess_file_t *f, uint32_t offset, uint64_t size) {
 }
 
 int tess_check_strings(const tess_file_t *f, uint32_t offset, uint32_t count) {
-    const struct tess_header *h = f->header;
-    uint64_t end = (uint64_t)h->data + h->data_size;
-    if (offset < h->data) {
+    uint64_t at = offset, end = (uint64_t)f->header->data + f->header->data_size;
+    if (at < f->header->data) {
         return TESS_ERR_BOUNDS;
     }
-    for (uint64_t at = offset; count > 0; at++) {
-        if (at >= end) {
-            return TESS_ERR_BOUNDS;
-        }
+    // the last one ends, because the section ends with 0: thousands of outputs cost no walk through thousands of letters each
+    for (; count > 1 && at < end; at++) {
         count -= f->base[at] == 0;
     }
-    return TESS_OK;
+    return at < end ? TESS_OK : TESS_ERR_BOUNDS;
 }
 
 /// Header ///
@@ -71,9 +68,8 @@ static int check_sections(tess_file_t *f) {
     err = err ? err : tess_check_section(f, h->segments, (uint64_t)h->n_segments * sizeof(struct tess_segment));
     err = err ? err : tess_check_section(f, h->outputs, (uint64_t)h->n_outputs * sizeof(struct tess_output));
     err = err ? err : tess_check_section(f, h->data, h->data_size);
-    err = err ? err : tess_check_strings(f, h->name, 1);
-    if (err) {
-        return err;
+    if (err || h->data_size < 1 || f->base[h->data + h->data_size - 1] != 0 || tess_check_strings(f, h->name, 1)) {
+        return TESS_ERR_BOUNDS;
     }
     f->nodes = (const void *)(f->base + h->nodes);
     f->segments = (const void *)(f->base + h->segments);

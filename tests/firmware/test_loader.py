@@ -3,6 +3,7 @@
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from firmware.host import BuildError, HostModel, TessError, compile_c, needed, r
 from tests.firmware.graphs import Builder, same_window
 from tests.firmware.tess_bytes import Decode, Level, Net, Segment, fused, layers, mend, patch, write
 
-HERE = Path(__file__).parent
-RUNTIME = HERE.parents[1] / "firmware" / "runtime"
+FUZZ = Path(__file__).parents[1] / "fuzz"
+RUNTIME = Path(__file__).parents[2] / "firmware" / "runtime"
 HEADER, NODE = 96, 64
 
 
@@ -46,6 +47,14 @@ def model(columns: int = 1, carry: int = 1) -> bytes:
 
 def node(index: int, field: int) -> int:
     return HEADER + NODE * index + field
+
+
+def code_of_opening(data: bytes) -> int:
+    try:
+        needed(data)
+    except TessError as error:
+        return error.code
+    return 0
 
 
 def code(data: bytes) -> int:
@@ -86,6 +95,7 @@ HOSTILE: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "weights that wrap around": (-5, lambda m: patch(m, node(1, 40), "I", 0xFFFFFFFC)),
     "bias not aligned": (-5, lambda m: patch(m, node(1, 44), "I", offset(m, node(1, 44)) + 2)),
     "shifts behind the end": (-5, lambda m: patch(m, node(1, 52), "I", len(m))),
+    "data that end with a letter": (-5, lambda m: patch(m, 56, "I", offset(m, 60) - offset(m, DATA) + 2)),
     "no nodes": (-6, lambda m: patch(m, 28, "H", 0)),
     "too many nodes": (-6, lambda m: patch(m, 28, "H", 1025)),
     "no outputs": (-6, lambda m: patch(m, 32, "H", 0)),
@@ -123,6 +133,8 @@ HOSTILE: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "no rows": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 6, "H", 0)),
     "reference is read": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 8, "HB", 1, 0)),
     "reference elsewhere": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 8, "H", 400)),
+    "a promise to read rows once": (-7, lambda m: patch(patch(m, offset(m, SEGMENTS) + 10, "B", 0), 27, "B", 1)),
+    "a promise to read whole rows": (-7, lambda m: patch(patch(m, offset(m, SEGMENTS) + 4, "H", 2), 27, "B", 1)),
     "carry of 2": (-7, lambda m: patch(m, offset(m, SEGMENTS) + 10, "B", 2)),
     "decoder without levels": (-12, lambda m: patch(m, offset(m, DECODE), "H", 0)),
     "decoder with 17 levels": (-12, lambda m: patch(m, offset(m, DECODE), "H", 17)),
@@ -161,6 +173,36 @@ def test_endless_work_is_refused() -> None:
     net.sink(net.conv(0, 1))
     data = write_without_expectation(net, Segment(0, 3, 2, columns=65535, rows=1))
     assert code(data) == -9
+
+
+def test_endless_selftests_are_refused() -> None:
+    """A picture in 60000 strips, whose random bytes are made anew from the first column on for each of them."""
+    net = Net(np.random.default_rng(0))
+    net.source(100, 60000, 1)
+    net.sink(net.conv(0, 1))
+    for columns, expected in ((60000, -9), (60, 0)):
+        data = write_without_expectation(net, Segment(0, 3, 2, columns=columns, rows=1))
+        for i in (0, 1):
+            data = patch(data, node(i, 34), "H", 60000 // columns)
+        assert code_of_opening(data) == expected
+
+
+def test_thousands_of_outputs_are_checked_in_one_walk() -> None:
+    """Each is named by all of a huge data section, which must not be read for each of them."""
+    net = Net(np.random.default_rng(0))
+    net.source(2, 2, 1)
+    net.sink(net.conv(0, 1), names=("output",))
+    plain = write(net, layers(net))
+    outputs, count = -(-len(plain) // 16) * 16, 60000
+    data = plain.ljust(outputs, b"\0") + plain[offset(plain, OUTPUTS) : offset(plain, OUTPUTS) + 8] * count
+    name = len(data)
+    data += b"x" * (1 << 22) + bytes(16)
+    data = patch(patch(patch(data, 8, "I", len(data)), 32, "H", count), OUTPUTS, "I", outputs)
+    data = bytearray(patch(data, 56, "I", len(data) - offset(data, DATA)))
+    np.frombuffer(data, "<u4", 2 * count, outputs)[1::2] = name
+    data, started = mend(bytes(data)), time.process_time()
+    assert code_of_opening(data) == 0
+    assert time.process_time() - started < 5
 
 
 def write_without_expectation(net: Net, segment: Segment) -> bytes:
@@ -209,7 +251,7 @@ def fuzzer() -> Path:
     """The fuzz driver with address and undefined-behaviour sanitizers and a low limit of work."""
     flags = ("-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{RUNTIME}")
     try:
-        return compile_c([*runtime_sources(), HERE / "c" / "fuzz_load.c"], (*flags, "-DTESS_MAX_WORK=300000"), "fuzz_load")
+        return compile_c([*runtime_sources(), *FUZZ.glob("*.c")], (*flags, "-DTESS_MAX_WORK=300000"), "fuzz_tess")
     except BuildError as error:
         if shutil.which("gcc"):
             raise

@@ -31,6 +31,7 @@ static uint64_t count_loops(uint32_t stretches, uint32_t n) {
     return meter.instructions;
 }
 
+// NOLINTNEXTLINE(misc-no-recursion): to use up stack
 __attribute__((noinline)) static uint32_t recurse(uint32_t depth) {
     volatile uint32_t local[12];
     for (int i = 0; i < 12; i++) {

@@ -14,9 +14,10 @@
 #define STACK_PATTERN 0xA5A5A5A5u
 enum { FAULT_STATUS = 101, FAULT_STACK_WORDS = 96 };
 
-// Made by sections.ld.
+// Made by sections.ld. NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp): names that linker scripts use
 extern uint32_t _stack_limit[], _estack[];
 extern uint8_t _sdata[], _edata[], _sidata[], _sbss[], _ebss[];
+// NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
 
 #define SCB_ICSR (*(volatile uint32_t *)0xE000ED04u)
 #define SCB_VTOR (*(volatile uint32_t *)0xE000ED08u)
@@ -106,7 +107,7 @@ __attribute__((used, noreturn)) void fault_report(const uint32_t *frame) {
 
 // Volatile, so that the loop does not become a call of memset with a frame inside of what it fills.
 __attribute__((noinline)) void stack_paint(void) {
-    volatile uint32_t *top;
+    const volatile uint32_t *top;
     __asm volatile("mov %0, sp" : "=r"(top));
     for (volatile uint32_t *word = _stack_limit; word < top; word++) {
         *word = STACK_PATTERN;
