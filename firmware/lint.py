@@ -14,13 +14,17 @@ from firmware.cli import run
 ROOM = Path(__file__).resolve().parent
 ROOT = ROOM.parent
 CLEAN = ROOM / "build" / "lint"
-RUNTIME = ("-Ifirmware/runtime", "-Ifirmware/runtime/kernels")
+FOLDERS = ("firmware/runtime", "firmware/link", "firmware/targets", "tests/fuzz")
+RUNTIME = ("-Ifirmware/link", "-Ifirmware/runtime", "-Ifirmware/runtime/kernels")
 CPPCHECK = (
     *("cppcheck", "--quiet", "--std=c99", "--platform=unix32", "--enable=warning,style,performance,portability"),
     *("--inline-suppr", "--suppressions-list=firmware/cppcheck.txt", "--error-exitcode=1"),
     *("--template={file}:{line}: {id}: {message}", *RUNTIME, "-Ifirmware/targets/common"),
 )
-BOARD = ("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m7", "-DAPP_LINE_BYTES=4096", "-Ifirmware/targets/common")
+BOARD = (
+    *("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m7", "-Ifirmware/targets/common"),
+    *("-DAPP_LINE_BYTES=4096", '-DAPP_BOARD=""', '-DLINK_FIRMWARE=""'),  # what build.py gives
+)
 
 
 class LintError(ValueError):
@@ -29,20 +33,21 @@ class LintError(ValueError):
 
 def c_files(root: Path = ROOT) -> list[Path]:
     """All C files, those of boards and of the fuzzers included."""
-    folders = (root / "firmware" / "runtime", root / "firmware" / "targets", root / "tests" / "fuzz")
-    return sorted(path for folder in folders for path in folder.rglob("*.c"))
+    return sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.c"))
 
 
 def commands(root: Path = ROOT) -> list[list[str]]:
     """What to run: cppcheck once, clang-tidy for each kind of program; nothing of what is not installed."""
     files = [str(path.relative_to(root)) for path in c_files(root)]
-    boards, runtime = ([name for name in files if name.startswith(f"firmware/{room}")] for room in ("targets", "runtime"))
+    boards = [name for name in files if name.startswith("firmware/targets/")]
+    # what runs on a chip; programs for this machine use stdio and signals, which these checks are against
+    portable = [name for name in files if name.startswith("firmware/") and name not in boards and "/host/" not in name]
     found = [[*CPPCHECK, *files]] if shutil.which("cppcheck") else []
     if shutil.which("clang-tidy"):
         tidy = ["clang-tidy", "--quiet", "--config-file=firmware/.clang-tidy"]
         headers = _newlib()
-        found.append([*tidy, *runtime, "--", "-std=c99", *RUNTIME])
-        if headers:
+        found.append([*tidy, *portable, "--", "-std=c99", *RUNTIME])
+        if headers and boards:
             found.append([*tidy, *boards, "--", "-std=c99", *BOARD, *RUNTIME, "-isystem", headers])
     return found
 
@@ -60,8 +65,7 @@ def check(root: Path = ROOT, clean: Path = CLEAN) -> None:
     """Raise LintError with the tools' words unless all files are clean."""
     wanted = commands(root)
     state = hashlib.sha256(repr(wanted).encode())
-    folders = (root / "firmware" / "runtime", root / "firmware" / "targets", root / "tests" / "fuzz")
-    headers = [path for folder in folders for path in folder.rglob("*.h")]
+    headers = [path for folder in FOLDERS for path in (root / folder).rglob("*.h")]
     for path in [*c_files(root), *sorted(headers), root / "firmware" / ".clang-tidy", root / "firmware" / "cppcheck.txt"]:
         state.update(path.read_bytes())
     stamp = clean / state.hexdigest()

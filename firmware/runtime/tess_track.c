@@ -164,7 +164,7 @@ int tess_tracker_set(tess_tracker_t *tracker, const tess_track_settings_t *setti
 }
 
 void tess_tracker_set_line(tess_tracker_t *tracker, int16_t x1, int16_t y1, int16_t x2, int16_t y2) {
-    int16_t line[4] = {x1, y1, x2, y2};
+    const int16_t line[4] = {x1, y1, x2, y2};
     for (int i = 0; i < 4; i++) {
         tracker->line[i] = line[i];
     }
