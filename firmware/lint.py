@@ -1,4 +1,4 @@
-"""cppcheck over all C files and clang-tidy over those of the firmware, as far as they are installed: `make lint`, or `python -m firmware.lint`.
+"""cppcheck over all C files and clang-tidy over those of the chip, where they are installed: `python -m firmware.lint`.
 
 What they look for is in cppcheck.txt and .clang-tidy beside this file. Nothing is looked at twice: the outcome is kept under
 firmware/build by a hash of everything that goes into it.

@@ -1,4 +1,4 @@
-"""firmware/lint.py: a fault in a C file is named, and what was clean is not looked at again. The files themselves: `make lint`."""
+"""firmware/lint.py names a fault in a C file and looks at nothing twice. The files themselves: `make lint`."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from firmware.lint import FOLDERS, LintError, check
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = {
     "cppcheck": "int fault(void);\nint fault(void) { int a[2] = {0, 1}; return a[2]; }\n",
-    "clang-tidy": "int fault(int a);\nint fault(int a) { if (a = 1) return 2; return 3; }\n",
+    "clang-tidy": "int fault(int a);\nint fault(int a) { if (a) return 2; return 3; }\n",
 }
 
 
