@@ -1,179 +1,149 @@
-"""What each run of nodes would cost as a segment: bytes and recomputed work, for the search to choose from.
+"""What each run of nodes costs as a segment, in each mode: bytes and work, for the search to choose from.
 
-Costs are those of `segment_flow`, but thousands of segments are asked about, so what segments share is worked out once: in a
-push, how far every node follows the first one does not depend on where the segment ends.
+A table over (mode, first, stop) holds two numbers for each: `work`, known from the start, and `peak`, the bytes alive at the
+segment's worst step. A peak begins as a bound that costs nothing (what crosses the ends cannot shrink) and is settled when
+the search wants to use the segment. Whole rows of the table are settled together, from one flow of geometry.py.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from firmware.compiler.memory import Overlap, align, dying, overlap_distance, overlaps_of
+from firmware.compiler.cost import NODE_STATE_BYTES
+from firmware.compiler.geometry import COLUMNS, Rings, geometry_of
+from firmware.compiler.memory import ALIGNMENT, Overlap, align, dying, overlap_distance
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import (
-    Segment,
-    followed,
-    kept_rows,
-    lengthened,
-    rows_a_band,
-    segment_flow,
-    strips_of,
-    terminals_of,
-)
+from firmware.compiler.schedule import Segment
+
+NEVER = np.int64(1) << 60  # the peak and work of what cannot be; a thousand of them still fit
 
 
-@dataclass(frozen=True)
-class Ring:
-    """Rows that a node's ring needs, and whether its bytes are free between bands."""
-
-    rows: int
-    transient: bool
+class Mode(NamedTuple):
+    push: bool
+    columns: int
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A segment with its cost."""
-
-    segment: Segment
-    peak: int  # bytes alive at its worst step, the least that any placement needs
-    whole: int  # of these, bytes that no mode can shrink: tensors that cross its ends
-    extra: int  # multiply-accumulates that are done again
-    rings: tuple[Ring, ...]  # a node
+MODES = tuple(Mode(push, columns) for columns in COLUMNS for push in (True, False))
 
 
 class Choices:
-    """The costs of one program's segments."""
+    """The segments of one program."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        nodes, count = program.nodes, len(program.nodes)
-        self._crossing = [
-            sum(align(nodes[j].size) for j in range(n) if program.last_reader[j] >= n) for n in range(count + 1)
-        ]
-        self._strips: dict[tuple[int, int], tuple[list[int], list[int]]] = {}  # (stop, columns)
+        self._geometry = geometry_of(program)
+        nodes = program.nodes
+        count = self.count = len(nodes)
+        self._sizes = np.array([align(node.size) for node in nodes])
+        self._row_bytes = np.array([0 if node.kind == "sink" else node.shape.c for node in nodes])[:, None]  # of one column
+        self._reader = np.array(program.last_reader)
+        crossing, results, dying_bytes = (np.zeros((count + 1, count + 1), np.int64) for _ in range(3))
+        for i, (size, reader) in enumerate(zip(self._sizes, program.last_reader, strict=True)):
+            crossing[i + 1 : reader + 1] += size
+            results[: i + 1, i + 1 : reader + 1] += size
+            dying_bytes[i + 1 : reader + 1, reader + 1 :] += size
+        first, stop = np.indices(crossing.shape)
+        state = NODE_STATE_BYTES * (stop - first).clip(0)
+        self.whole = crossing + results + state  # bytes that no mode can shrink: the run's state, and what crosses its ends
+        self._alive = np.array([[i <= step <= self._reader[i] for step in range(count)] for i in range(count)], float)
+        self._widest, spans = self._geometry.strips
+        self.work = self._work(spans)
+        self.peak = np.where(self.work < NEVER, self.whole, NEVER)
+        self.likely = self.peak.copy()
+        one_column = [m for m, mode in enumerate(MODES) if mode.columns == 1]
+        most = np.minimum(results, dying_bytes)
+        self.peak[one_column] -= most
+        self.likely[one_column] -= most // 2
+        self._settled = np.zeros(self.work.shape, bool)
 
-    def pushed(self) -> list[Choice]:
-        """Every run of nodes, its first node leading."""
-        found = []
-        for first in range(len(self._program.nodes)):
-            push = _Push(self._program, first)
-            rings = tuple(push.ring(i) for i in range(first, len(self._program.nodes)))
-            for stop in range(first + 1, len(self._program.nodes) + 1):
-                segment = Segment(first, stop, push=stop > first + 1)
-                found.append(self._choice(segment, rings[: stop - first], push.overlaps(stop)))
-        return found
+    def _work(self, spans: np.ndarray) -> np.ndarray:
+        """(modes, first, stop) multiply-accumulates that are done again; NEVER where a mode cannot be."""
+        nodes, count = self._program.nodes, self.count
+        first, stop = np.indices((count + 1, count + 1))
+        cell = np.array([n.macs_per_cell * n.shape.h for n in nodes])[:, None]
+        width = np.array([n.shape.w for n in nodes])[:, None]
+        inside = (np.arange(count)[:, None] < np.arange(count + 1)[:, None, None])  # (stop, node, 1)
+        again = (spans - width) * cell * inside
+        extra = np.zeros((len(COLUMNS), count + 1, count + 1), np.int64)
+        extra[:, :count] = again[:, ::-1].cumsum(axis=1)[:, ::-1].transpose(2, 1, 0)
+        narrowest = np.full((count + 1, count + 1), 0)
+        for i in range(count):
+            narrowest[i, i + 1 :] = np.minimum.accumulate(width[i:, 0])
+        work = np.full((len(MODES), count + 1, count + 1), NEVER)
+        for m, mode in enumerate(MODES):
+            several = (mode.columns > 1) | (not mode.push)
+            possible = (stop > first + several) & ((mode.columns == 1) | (mode.columns <= narrowest // 2))
+            work[m][possible] = extra[COLUMNS.index(mode.columns)].clip(0)[possible]
+        return work
 
-    def pulled(self, choice: Choice) -> Choice:
-        """The same nodes, the tallest result leading."""
-        flow = segment_flow(self._program, replace(choice.segment, push=False))
-        rings = tuple(Ring(int(rows), bool(free)) for rows, free in zip(flow.ring_rows, flow.transient, strict=True))
-        return self._choice(flow.segment, rings, overlaps_of(self._program, flow))
+    def segment(self, mode: int, first: int, stop: int) -> Segment:
+        push, columns = MODES[mode]
+        return Segment(first, stop, columns, push=push and stop > first + 1)
 
-    def in_strips(self, choice: Choice, columns: int) -> Choice:
-        """The same rows, in several columns."""
-        return self._choice(replace(choice.segment, columns=columns), choice.rings)
+    def settled(self, mode: int, first: int, stop: int) -> bool:
+        return bool(self._settled[mode, first, stop])
 
-    def without_rings(self, choice: Choice) -> Choice:
-        """What remains when rings cost nothing: the bound of all modes."""
-        return replace(choice, peak=choice.whole)
+    def settle(self, mode: int, first: int, stop: int, limit: int) -> None:
+        """Replace the bounds of this segment and of those that share its flow, where they are at most `limit`, by their peaks."""
+        push, columns = MODES[mode]
+        modes = [m for m, x in enumerate(MODES) if x.push == push and (x.columns == 1) == (columns == 1)]
+        if push:
+            rings = self._geometry.pushed(first)
+            runs = [(first, other) for other in range(first + 1, self.count + 1)]
+        else:
+            rings = self._geometry.pulled(first, stop)
+            runs = [(other, stop) for other in self._geometry.alike(first, stop)]
+        firsts, stops = np.array(runs).T
+        wanted = (self.peak[modes][:, firsts, stops] <= limit).any(axis=0) & ~self._settled[mode, firsts, stops]
+        firsts, stops = firsts[wanted], stops[wanted]
+        peaks = self._peaks(firsts, stops, rings, [COLUMNS.index(MODES[m].columns) for m in modes])
+        saved = self._saved(firsts.tolist(), stops.tolist(), rings) if columns == 1 else 0
+        for m, found in zip(modes, peaks, strict=True):
+            possible = self.work[m, firsts, stops] < NEVER
+            self.peak[m, firsts, stops] = np.where(possible, found - saved, NEVER)
+            self.likely[m, firsts, stops] = np.where(possible, found - saved // 2, NEVER)
+            self._settled[m, firsts, stops] = True
 
-    def may_matter(self, choice: Choice, bound: int, reachable: int) -> bool:
-        """True where another mode of these nodes could bring the peak of the whole below `reachable`."""
-        return choice.segment.stop - choice.segment.first > 1 and choice.whole < reachable and choice.peak > bound
+    def _peaks(self, firsts: np.ndarray, stops: np.ndarray, rings: Rings, columns: list[int]) -> np.ndarray:
+        """(columns, runs) bytes alive at the worst step, nothing overlapping."""
+        own = slice(rings.first, min(self.count, rings.first + len(rings.rows), int(stops.max())))
+        nodes = np.arange(own.start, own.stop)
+        rows, transient = rings.rows[: len(nodes), None], rings.transient[: len(nodes), None]
+        inside = (nodes >= firsts[:, None]) & (self._reader[own] < stops[:, None])
+        bytes_ = rows * self._row_bytes[own] * self._widest[stops, own][..., columns]
+        sizes = (-(-bytes_ // ALIGNMENT) * ALIGNMENT) * inside[..., None]
+        carried = (sizes * ~transient).sum(axis=1)
+        alive = (sizes * transient).transpose(2, 0, 1) @ self._alive[own, own]
+        return self.whole[firsts, stops] + carried.T + alive.max(axis=-1).astype(np.int64)
 
-    def narrowest(self, choice: Choice) -> int:
-        """Width of the narrowest map; strips cannot be more."""
-        return min(self._program.nodes[i].shape.w for i in choice.segment.nodes)
-
-    def _choice(self, segment: Segment, rings: Sequence[Ring], overlaps: Sequence[Overlap] = ()) -> Choice:
-        program = self._program
-        widths, extra = self._widths(segment)
-        whole, carried = self._crossing[segment.first], 0
-        alive = [0] * (segment.stop - segment.first + 1)
-        for local, i in enumerate(segment.nodes):
-            node, reader = program.nodes[i], program.last_reader[i]
-            if node.kind == "sink":
-                continue
-            if reader >= segment.stop:
-                whole += align(node.size)
-                continue
-            size = align(rings[local].rows * widths[local] * node.shape.c)
-            if rings[local].transient:
-                alive[local] += size
-                alive[reader + 1 - segment.first] -= size
-            else:
-                carried += size
-        most = total = 0
-        for change in alive:
-            total += change
-            most = max(most, total)
-        whole -= self._saved(overlaps)
-        return Choice(segment, whole + carried + most, whole, extra, tuple(rings))
-
-    def _saved(self, overlaps: Sequence[Overlap]) -> int:
-        """Bytes that overlaps save, each tensor taking part in one."""
-        sizes = {i: align(self._program.nodes[i].size) for o in overlaps for i in (o.below, o.above)}
-        saved, used = 0, set()
-        for overlap in sorted(overlaps, key=lambda o: (-o.saving(sizes), o.below, o.above)):
-            if used.isdisjoint((overlap.below, overlap.above)):
-                saved += overlap.saving(sizes)
-                used.update((overlap.below, overlap.above))
+    def _saved(self, firsts: Sequence[int], stops: Sequence[int], rings: Rings) -> np.ndarray:
+        """(runs,) bytes that overlaps save, each tensor taking part in one."""
+        distances: dict[tuple[int, ...], Overlap] = {}
+        kept: dict[tuple[int, ...], np.ndarray] = {}
+        saved = np.zeros(len(firsts), np.int64)
+        for run, (first, stop) in enumerate(zip(firsts, stops, strict=True)):
+            above = dying(self._program, first, stop)
+            below = [i for i in range(first, stop) if self._reader[i] >= stop] if above else []
+            overlaps = [self._overlap(b, a, first, rings, distances, kept) for a in above for b in below]
+            saved[run] = self._matched(overlaps)
         return saved
 
-    def _widths(self, segment: Segment) -> tuple[list[int], int]:
-        """(columns of each ring, multiply-accumulates done again): strips share what lies between them."""
-        nodes = self._program.nodes[segment.first : segment.stop]
-        if segment.columns == 1:
-            return [node.shape.w for node in nodes], 0
-        widest, spans = (found[segment.first :] for found in self._strips_before(segment.stop, segment.columns))
-        extra = sum((s - n.shape.w) * n.shape.h * n.macs_per_cell for s, n in zip(spans, nodes, strict=True))
-        return widest, max(0, extra)
+    def _overlap(self, below: int, above: int, first: int, rings: Rings, distances: dict, kept: dict) -> Overlap:
+        readers = tuple(r for r in self._program.readers[above] if r >= first)
+        if (below, above, *readers) not in distances:
+            if (above, *readers) not in kept:
+                kept[above, *readers] = rings.kept_outside(self._program, above, first)
+            target = rings.target[:, below - rings.first]
+            distance = overlap_distance(self._program, below, above, target, kept[above, *readers])
+            distances[below, above, *readers] = Overlap(below, above, distance)
+        return distances[below, above, *readers]
 
-    def _strips_before(self, stop: int, columns: int) -> tuple[list[int], list[int]]:
-        """(widest strip, sum of all strips) of each node before `stop`: the nodes that run before them change nothing."""
-        if (stop, columns) not in self._strips:
-            whole = Segment(0, stop, columns)
-            col0, col1 = strips_of(self._program, whole, terminals_of(self._program, 0, stop))
-            self._strips[stop, columns] = (col1 - col0).max(axis=0).tolist(), (col1 - col0).sum(axis=0).tolist()
-        return self._strips[stop, columns]
-
-
-class _Push:
-    """Node `first` advances row by row and its followers as far as they can: all that does not depend on where it ends."""
-
-    def __init__(self, program: Program, first: int) -> None:
-        self._program, self._first = program, first
-        nodes, height = program.nodes, program.nodes[first].shape.h
-        targets: dict[int, np.ndarray] = {first: np.arange(1, height + 1, dtype=np.int64)}
-        for i in range(first + 1, len(nodes)):
-            inputs = zip(nodes[i].inputs, nodes[i].y, strict=True)
-            reached = [y.computable(targets[j]) for j, y in inputs if j in targets]
-            if reached:
-                rows = followed(np.minimum.reduce(reached), rows_a_band(nodes[i].shape.h, 1, height))
-                late = len(rows) - len(targets[first])
-                targets = {j: lengthened(r, late) for j, r in targets.items()} | {i: rows}
-        for i in reversed(range(first + 1, len(nodes))):
-            if i not in targets:  # nothing of it waits for the first node: it is pulled by its readers
-                needs = [y.in_hi(targets[r]) for r, y, _ in program.reads[i]]
-                targets[i] = np.maximum.reduce(needs) if needs else targets[first] * nodes[i].shape.h // height
-        self._targets = targets
-        self._begins = {i: np.concatenate([[0], rows[:-1]]) for i, rows in targets.items()}
-        self._distances: dict[tuple[int, int], Overlap] = {}
-
-    def ring(self, i: int) -> Ring:
-        """Of a node whose readers all run in the segment."""
-        keep = kept_rows(self._program, self._program.reads[i], self._targets[i], self._begins)
-        transient = bool((keep[1:] >= self._begins[i][1:]).all())
-        return Ring(max(1, int((self._targets[i] - keep).max())), transient)
-
-    def overlaps(self, stop: int) -> list[Overlap]:
-        """Pairs that may share bytes when the segment ends at `stop`."""
-        results = [i for i in range(self._first, stop) if self._program.last_reader[i] >= stop]
-        return [self._overlap(below, above) for above in dying(self._program, self._first, stop) for below in results]
-
-    def _overlap(self, below: int, above: int) -> Overlap:
-        if (below, above) not in self._distances:
-            distance = overlap_distance(self._program, below, above, self._targets[below], self._begins)
-            self._distances[below, above] = Overlap(below, above, distance)
-        return self._distances[below, above]
+    def _matched(self, overlaps: Iterable[Overlap]) -> int:
+        saved, used = 0, set()
+        gains = [(o.saving(self._sizes), o.below, o.above) for o in overlaps]
+        for gain, below, above in sorted(gains, key=lambda g: (-g[0], g[1], g[2])):
+            if used.isdisjoint((below, above)):
+                saved += gain
+                used.update((below, above))
+        return saved

@@ -60,6 +60,10 @@ class MemoryPlan:
     arena_size: int
     lower_bound: int  # most bytes alive in one step; no plan can be smaller
 
+    @property
+    def tight(self) -> bool:
+        return self.arena_size <= self.lower_bound
+
 
 @dataclass(frozen=True)
 class ScheduledProgram:
@@ -121,11 +125,11 @@ def overlaps_of(program: Program, flow: Flow) -> list[Overlap]:
     begins = {i: flow.begin[:, i - segment.first] for i in segment.nodes}
     targets = {i: flow.target[:, i - segment.first] for i in segment.nodes}
     results = [i for i in flow.terminals if program.nodes[i].kind != "sink"]
-    found = [
-        Overlap(below, above, overlap_distance(program, below, above, targets[below], begins))
-        for above in dying(program, segment.first, segment.stop)
-        for below in results
-    ]
+    found = []
+    for above in dying(program, segment.first, segment.stop):
+        reads = [read for read in program.reads[above] if read[0] in begins]
+        kept = kept_rows(program, reads, np.full(flow.bands, program.nodes[above].shape.h), begins)
+        found += [Overlap(below, above, overlap_distance(program, below, above, targets[below], kept)) for below in results]
     return [o for o in found if o.saving({i: program.nodes[i].size for i in (o.below, o.above)}) > 0]
 
 
@@ -134,12 +138,9 @@ def dying(program: Program, first: int, stop: int) -> list[int]:
     return [i for i in range(first) if first <= program.last_reader[i] < stop]
 
 
-def overlap_distance(program: Program, below: int, above: int, target: Rows, begins: Mapping[int, Rows]) -> int:
-    """Bytes of `below` written after a band less bytes of `above` dead before it, the most over all bands."""
+def overlap_distance(program: Program, below: int, above: int, target: Rows, kept: Rows) -> int:
+    """Bytes of `below` written after a band less bytes of `above` dead before it (rows before `kept`), the most over all bands."""
     nodes = program.nodes
-    reads = [read for read in program.reads[above] if read[0] in begins]
-    whole = np.full(len(target), nodes[above].shape.h)
-    kept = kept_rows(program, reads, whole, begins)
     return align(int((target * nodes[below].row_bytes - kept * nodes[above].row_bytes).max()))
 
 
@@ -210,7 +211,10 @@ def _improve(order: list[Lifetime], forbidden: Forbidden, bound: int) -> tuple[i
     """Local search over orders: a buffer, more often than not one that reaches the top, moves to another turn; equal sizes
     are accepted so that plateaus are crossed. The seed is fixed: the same lifetimes give the same plan."""
     dice = random.Random(0)
-    offsets = _first_fit(order, forbidden) or {}
+    beside = {node: {other for other, _, _ in others} for node, others in forbidden.items()}
+    offsets: dict[int, int] = {}
+    for buffer in order:
+        offsets[buffer.node] = _lowest(buffer, forbidden, offsets)
     size = max((offsets[t.node] + t.size for t in order), default=0)
     best_size, best = size, offsets
     for _ in range(IMPROVEMENTS):
@@ -221,29 +225,31 @@ def _improve(order: list[Lifetime], forbidden: Forbidden, bound: int) -> tuple[i
         turn = 0 if dice.random() < 0.3 else dice.randrange(moved or len(order))
         changed = order[:moved] + order[moved + 1 :]
         changed.insert(turn, order[moved])
-        same = min(moved, turn)  # buffers before it stay where they are
-        if placed := _first_fit(changed, forbidden, {t.node: offsets[t.node] for t in order[:same]}, size):
+        stale = {order[moved].node} | beside[order[moved].node]
+        placed: dict[int, int] = {}
+        for buffer in changed:
+            node = buffer.node
+            placed[node] = _lowest(buffer, forbidden, placed) if node in stale else offsets[node]
+            if placed[node] != offsets[node]:
+                stale |= beside[node]
+            if placed[node] + buffer.size > size:
+                break
+        else:
             size, offsets, order = max(placed[t.node] + t.size for t in changed), placed, changed
             if size < best_size:
                 best_size, best = size, offsets
     return best_size, best
 
 
-def _first_fit(
-    order: Sequence[Lifetime], forbidden: Forbidden, before: Mapping[int, int] | None = None, limit: int | None = None
-) -> dict[int, int] | None:
-    """Offsets of all buffers, those of `before` (the first ones of `order`) as they are; None when one ends above `limit`."""
-    offsets = dict(before or {})
-    for buffer in order[len(offsets) :]:
-        offset = 0
-        for low, high in sorted((offsets[p] + low, offsets[p] + high) for p, low, high in forbidden[buffer.node] if p in offsets):
-            if low >= offset:
-                break
-            offset = max(offset, high)
-        if limit is not None and offset + buffer.size > limit:
-            return None
-        offsets[buffer.node] = offset
-    return offsets
+def _lowest(buffer: Lifetime, forbidden: Forbidden, offsets: Mapping[int, int]) -> int:
+    """The lowest offset that the buffers placed so far leave free."""
+    offset = 0
+    for low, high in sorted([(offsets[p] + low, offsets[p] + high) for p, low, high in forbidden[buffer.node] if p in offsets]):
+        if low >= offset:
+            break
+        if high > offset:
+            offset = high
+    return offset
 
 
 def _forbidden(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap]) -> Forbidden:

@@ -113,6 +113,13 @@ def reference_of(program: Program, segment: Segment) -> int:
 
 def segment_flow(program: Program, segment: Segment) -> Flow:
     """Work out all intervals of a segment."""
+    reference, terminals, begin, target, keep = segment_rows(program, segment)
+    col0, col1 = strips_of(program, segment, terminals)
+    return Flow(segment, reference, terminals, begin, target, keep, col0, col1)
+
+
+def segment_rows(program: Program, segment: Segment) -> tuple[int, tuple[int, ...], np.ndarray, np.ndarray, np.ndarray]:
+    """(reference, terminals, begin, target, keep) of a segment, as in its Flow."""
     if not 0 <= segment.first < segment.stop <= len(program.nodes):
         raise ScheduleError(f"segment {_describe(segment)} is outside of the {len(program.nodes)} nodes")
     if segment.push and not segment.carry:
@@ -124,9 +131,7 @@ def segment_flow(program: Program, segment: Segment) -> Flow:
     if not 1 <= segment.columns <= width:
         raise ScheduleError(f"segment {_describe(segment)} must have 1..{width} columns")
     rows = _carried_rows if segment.carry else _recomputed_rows
-    begin, target, keep = rows(program, segment, reference, terminals)
-    col0, col1 = strips_of(program, segment, terminals)
-    return Flow(segment, reference, terminals, begin, target, keep, col0, col1)
+    return reference, terminals, *rows(program, segment, reference, terminals)
 
 
 def _local_reads(program: Program, segment: Segment, node: int) -> list[tuple[int, Axis, Axis]]:
@@ -276,13 +281,18 @@ def strips_of(program: Program, segment: Segment, terminals: tuple[int, ...]):
     shares = {
         t: (nodes[t].shape.w * strips // segment.columns, nodes[t].shape.w * (strips + 1) // segment.columns) for t in terminals
     }
-    return _needed(program, segment, shares, segment.columns, axis=2, once=False)
+    return spans_of(program, segment, shares, segment.columns)
+
+
+def spans_of(program: Program, segment: Segment, shares: dict, shape: int | tuple[int, ...]):
+    """Columns [lows, highs) of every node where each terminal takes its share, arrays of `shape`; nodes on axis 1 of the result."""
+    return _needed(program, segment, shares, shape, axis=2, once=False)
 
 
 _NEVER = np.iinfo(np.int64).max
 
 
-def _needed(program: Program, segment: Segment, shares: dict, count: int, axis: int, once: bool):
+def _needed(program: Program, segment: Segment, shares: dict, count: int | tuple[int, ...], axis: int, once: bool):
     """Intervals that the readers of each node need, united with the terminals' shares; (count, nodes) lows and highs.
 
     `axis` is 1 for rows, 2 for columns. With `once`, a materialised node leaves out what earlier intervals have already given it.

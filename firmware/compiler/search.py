@@ -9,17 +9,16 @@ then placed for real (`plan_memory`), and only what survives on real numbers is 
 Modes are tried from cheap to dear: every run of nodes pushed; then pulled, and in strips, where that could lower the peak.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from firmware.compiler.choices import Choice, Choices
+import numpy as np
+
+from firmware.compiler.choices import NEVER, Choices
 from firmware.compiler.cost import Cost, estimate
 from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan, plan_memory
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Schedule, Segment
 
-STRIPS = (2, 3, 4, 6, 8)  # column counts tried
-MAX_LABELS = 24  # kept at a cut; the front of a real network has fewer
 
 
 @dataclass(frozen=True)
@@ -44,68 +43,79 @@ def deploy(program: Program, schedule: Schedule, max_candidates: int = 0) -> Dep
 
 
 @dataclass(frozen=True)
-class _Label:
-    peak: int  # bytes, lower bound
-    extra: int  # recomputed multiply-accumulates
-    segment: Segment | None
-    before: "_Label | None"
+class _Path:
+    """A schedule as the search sees it."""
 
-    def segments(self) -> tuple[Segment, ...]:
-        found, label = [], self
-        while label is not None and label.segment is not None:
-            found.append(label.segment)
-            label = label.before
-        return tuple(reversed(found))
+    segments: tuple[Segment, ...]
+    peak: int  # bytes, lower bound
+    work: int  # multiply-accumulates that are done again
+
+
+PLACED = 2  # schedules of the same work that are placed, where the leanest does not reach its bound
 
 
 def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment, ...]:
     """All schedules worth having, least memory last; never more memory for more work."""
     choices = Choices(program)
-    once = choices.pushed()
-    reachable = _best_peak(program, once)
-    bound = _best_peak(program, [choices.without_rings(choice) for choice in once])  # no mode can do better
-    once += [choices.pulled(c) for c in once if choices.may_matter(c, bound, reachable)]
-    reachable = _best_peak(program, once)
-    strips = [
-        choices.in_strips(choice, columns)
-        for choice in once
-        if choices.may_matter(choice, bound, reachable)
-        for columns in STRIPS
-        if columns <= choices.narrowest(choice) // 2
-    ]
-    found = [deploy(program, Schedule(label.segments()), max_candidates) for label in _shortest(program, [*once, *strips])]
-    return _pareto(found)
+    found: dict[Schedule, Deployment] = {}
+    for peaks in (choices.peak, choices.likely):
+        limit = int(NEVER) - 1
+        while path := _cheapest(choices, peaks, limit):
+            paths = _leaner(choices, peaks, path)
+            for lean in paths[:PLACED]:
+                schedule = Schedule(lean.segments)
+                if schedule not in found:
+                    found[schedule] = deploy(program, schedule, max_candidates)
+                if found[schedule].plan.tight:
+                    break
+            limit = paths[0].peak - 1
+    return _pareto(list(found.values()))
 
 
-def _best_peak(program: Program, choices: Iterable[Choice]) -> int:
-    """Least peak of any path, bytes."""
-    return min(label.peak for label in _shortest(program, choices))
+def _leaner(choices: Choices, peaks: np.ndarray, path: _Path) -> list[_Path]:
+    """The path and all that need less memory for the same work, the leanest first."""
+    paths = [path]
+    while (leaner := _cheapest(choices, peaks, paths[-1].peak - 1)) and leaner.work == path.work:
+        paths.append(leaner)
+    return paths[::-1]
 
 
-def _shortest(program: Program, choices: Iterable[Choice]) -> list[_Label]:
-    """Labels at the last cut that no other label beats in both bytes and work."""
-    count = len(program.nodes)
-    leaving: list[list[Choice]] = [[] for _ in range(count)]
-    for choice in choices:
-        leaving[choice.segment.first].append(choice)
-    labels: list[list[_Label]] = [[] for _ in range(count + 1)]
-    labels[0] = [_Label(0, 0, None, None)]
-    for position in range(count):
-        labels[position] = _undominated(labels[position])
-        for label in labels[position]:
-            for choice in leaving[position]:
-                reached = _Label(max(label.peak, choice.peak), label.extra + choice.extra, choice.segment, label)
-                labels[choice.segment.stop].append(reached)
-    return _undominated(labels[count])
+def _cheapest(choices: Choices, peaks: np.ndarray, limit: int) -> _Path | None:
+    """The least work of any path whose segments all stay within `limit` bytes of a table; None where there is none.
+
+    Lazy shortest path: take the path that is best if all bounds were true, settle what it uses, and repeat until nothing of
+    it is a mere bound. Then it is best in truth, for bounds never exceed what they stand for.
+    """
+    while path := _shortest(choices, peaks, limit):
+        open_ = [step for step in path if not choices.settled(*step)]
+        if not open_:
+            peak, work = (total(int(table[step]) for step in path) for total, table in ((max, peaks), (sum, choices.work)))
+            return _Path(tuple(choices.segment(*step) for step in path), peak, work)
+        for step in open_:
+            choices.settle(*step, limit)
+    return None
 
 
-def _undominated(labels: list[_Label]) -> list[_Label]:
-    """Less memory only for more work; among equals the one with fewer segments behind it comes first."""
-    kept: list[_Label] = []
-    for label in sorted(labels, key=lambda x: (x.extra, x.peak)):
-        if not kept or label.peak < kept[-1].peak:
-            kept.append(label)
-    return kept[:MAX_LABELS]
+def _shortest(choices: Choices, peaks: np.ndarray, limit: int) -> list[tuple[int, int, int]] | None:
+    """(mode, first, stop) of each segment of the path of least work, and of fewest segments among equals."""
+    price = np.where(peaks <= limit, choices.work * _FINE + 1, NEVER)
+    edge = price.min(axis=0)
+    best, came_from = np.zeros(choices.count + 1, np.int64), [0] * (choices.count + 1)
+    for stop in range(1, choices.count + 1):
+        reached = best[:stop] + edge[:stop, stop]
+        came_from[stop] = int(reached.argmin())
+        best[stop] = min(reached[came_from[stop]], NEVER)
+    if best[-1] >= NEVER:
+        return None
+    path, stop = [], choices.count
+    while stop:
+        first = came_from[stop]
+        path.append((int(price[:, first, stop].argmin()), first, stop))
+        stop = first
+    return path[::-1]
+
+
+_FINE = 2048  # work counts this much more than one segment: there are fewer segments
 
 
 def _pareto(found: list[Deployment]) -> tuple[Deployment, ...]:
