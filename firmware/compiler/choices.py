@@ -1,6 +1,6 @@
 """What each run of nodes costs as a segment, in each mode: bytes and work, for the search to choose from.
 
-A table over (mode, first, stop) holds two numbers for each: `work`, known from the start, and `peak`, the bytes alive at the
+Tables over (mode, first, stop) hold two numbers for each: `work`, known from the start, and `peak`, the bytes alive at the
 segment's worst step. A peak begins as a bound that costs nothing (what crosses the ends cannot shrink) and is settled when
 the search wants to use the segment. Whole rows of the table are settled together, from one flow of geometry.py.
 """
@@ -44,17 +44,19 @@ class Choices:
             results[: i + 1, i + 1 : reader + 1] += size
             dying_bytes[i + 1 : reader + 1, reader + 1 :] += size
         first, stop = np.indices(crossing.shape)
-        state = NODE_STATE_BYTES * (stop - first).clip(0)
-        self.whole = crossing + results + state  # bytes that no mode can shrink: the run's state, and what crosses its ends
+        self.lengths = (stop - first).clip(0)  # (first, stop) nodes
+        # bytes that no mode can shrink: what crosses the ends of a run, and its state
+        self._whole = crossing + results + NODE_STATE_BYTES * self.lengths
         self._alive = np.array([[i <= step <= self._reader[i] for step in range(count)] for i in range(count)], float)
         self._widest, spans = self._geometry.strips
         self.work = self._work(spans)
-        self.peak = np.where(self.work < NEVER, self.whole, NEVER)
-        self.likely = self.peak.copy()
+        self.peak = np.tile(self._whole, (len(MODES), 1, 1))
+        self.likely = self.peak.copy()  # peak with half of what overlaps save: much of it is lost when one follows the other
         one_column = [m for m, mode in enumerate(MODES) if mode.columns == 1]
         most = np.minimum(results, dying_bytes)
         self.peak[one_column] -= most
         self.likely[one_column] -= most // 2
+        self.peak[self.work == NEVER] = self.likely[self.work == NEVER] = NEVER
         self._settled = np.zeros(self.work.shape, bool)
 
     def _work(self, spans: np.ndarray) -> np.ndarray:
@@ -88,14 +90,11 @@ class Choices:
         """Replace the bounds of this segment and of those that share its flow, where they are at most `limit`, by their peaks."""
         push, columns = MODES[mode]
         modes = [m for m, x in enumerate(MODES) if x.push == push and (x.columns == 1) == (columns == 1)]
-        if push:
-            rings = self._geometry.pushed(first)
-            runs = [(first, other) for other in range(first + 1, self.count + 1)]
-        else:
-            rings = self._geometry.pulled(first, stop)
-            runs = [(other, stop) for other in self._geometry.alike(first, stop)]
+        rings, runs = self._geometry.flow(push, first, stop)
         firsts, stops = np.array(runs).T
         wanted = (self.peak[modes][:, firsts, stops] <= limit).any(axis=0) & ~self._settled[mode, firsts, stops]
+        if not wanted.any():
+            return
         firsts, stops = firsts[wanted], stops[wanted]
         peaks = self._peaks(firsts, stops, rings, [COLUMNS.index(MODES[m].columns) for m in modes])
         saved = self._saved(firsts.tolist(), stops.tolist(), rings) if columns == 1 else 0
@@ -115,7 +114,7 @@ class Choices:
         sizes = (-(-bytes_ // ALIGNMENT) * ALIGNMENT) * inside[..., None]
         carried = (sizes * ~transient).sum(axis=1)
         alive = (sizes * transient).transpose(2, 0, 1) @ self._alive[own, own]
-        return self.whole[firsts, stops] + carried.T + alive.max(axis=-1).astype(np.int64)
+        return self._whole[firsts, stops] + carried.T + alive.max(axis=-1).astype(np.int64)
 
     def _saved(self, firsts: Sequence[int], stops: Sequence[int], rings: Rings) -> np.ndarray:
         """(runs,) bytes that overlaps save, each tensor taking part in one."""

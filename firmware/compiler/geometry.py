@@ -43,25 +43,19 @@ class Geometry:
         self._pulled: dict[tuple[int, int], Rings] = {}
         self._groups: dict[int, list[int]] = {}
 
-    def pushed(self, first: int) -> Rings:
-        """Nodes from `first` on, which leads, up to the last one; a run that ends sooner does the same up to there."""
+    def flow(self, push: bool, first: int, stop: int) -> tuple[Rings, list[tuple[int, int]]]:
+        """The rows of [first, stop), and all runs (first, stop) that they serve. A run's rows may be longer than the run."""
+        if not push:
+            start = self._starts(stop)[first]
+            if (start, stop) not in self._pulled:
+                self._pulled[start, stop] = _flow(self._program, Segment(start, stop))
+            return self._pulled[start, stop], [(i, stop) for i, other in enumerate(self._starts(stop)) if other == start]
+        stops = self._shared_stops(first)
+        if stop not in stops:
+            return _flow(self._program, Segment(first, stop, push=stop > first + 1)), [(first, stop)]
         if first not in self._pushed:
             self._pushed[first] = _push(self._program, first)
-        return self._pushed[first]
-
-    def pulled(self, first: int, stop: int) -> Rings:
-        """Nodes of [first, stop), perhaps with some before them, led by the tallest result."""
-        start = self._starts(stop)[first]
-        if (start, stop) not in self._pulled:
-            _, _, begin, target, keep = segment_rows(self._program, Segment(start, stop))
-            self._pulled[start, stop] = _rings(start, begin, target, keep)
-        return self._pulled[start, stop]
-
-    def alike(self, first: int, stop: int) -> range:
-        """All first nodes whose runs up to `stop` are pulled alike."""
-        starts = self._starts(stop)
-        members = [i for i, start in enumerate(starts) if start == starts[first]]
-        return range(members[0], members[-1] + 1)
+        return self._pushed[first], [(first, other) for other in stops]
 
     @cached_property
     def strips(self) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +73,20 @@ class Geometry:
         low, high = spans_of(self._program, Segment(0, count), shares, (count + 1, len(strip)))
         starts = np.cumsum((0, *COLUMNS[:-1]))
         return np.maximum.reduceat(high - low, starts, axis=-1), np.add.reduceat(high - low, starts, axis=-1)
+
+    def _shared_stops(self, first: int) -> list[int]:
+        """Ends of the pushed runs from `first` on that do the same as longer ones: all their results depend on it."""
+        last_reader = self._program.last_reader
+        followers, beside, stops = {first}, set(), []
+        for i in range(first, len(last_reader)):
+            if followers.isdisjoint((i, *self._program.nodes[i].inputs)):
+                beside.add(i)
+            else:
+                followers.add(i)
+            beside = {j for j in beside if last_reader[j] == j or last_reader[j] > i}
+            if not beside:
+                stops.append(i + 1)
+        return stops
 
     def _starts(self, stop: int) -> list[int]:
         """For each first node of runs up to `stop`, the smallest one whose run is pulled alike: it has the same reference, and no
@@ -140,6 +148,11 @@ def _push(program: Program, first: int) -> Rings:
     begins = {i: begin[:, i - first] for i in targets}
     keep = np.stack([kept_rows(program, program.reads[i], targets[i], begins) for i in range(first, len(nodes))], axis=1)
     return _rings(first, begin, target, keep)
+
+
+def _flow(program: Program, segment: Segment) -> Rings:
+    _, _, begin, target, keep = segment_rows(program, segment)
+    return _rings(segment.first, begin, target, keep)
 
 
 def _rings(first: int, begin: np.ndarray, target: np.ndarray, keep: np.ndarray) -> Rings:

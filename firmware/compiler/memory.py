@@ -139,7 +139,7 @@ def dying(program: Program, first: int, stop: int) -> list[int]:
 
 
 def overlap_distance(program: Program, below: int, above: int, target: Rows, kept: Rows) -> int:
-    """Bytes of `below` written after a band less bytes of `above` dead before it (rows before `kept`), the most over all bands."""
+    """Bytes of `below` written after a band less bytes of `above` dead before it (before `kept`), the most over all bands."""
     nodes = program.nodes
     return align(int((target * nodes[below].row_bytes - kept * nodes[above].row_bytes).max()))
 

@@ -285,7 +285,7 @@ def strips_of(program: Program, segment: Segment, terminals: tuple[int, ...]):
 
 
 def spans_of(program: Program, segment: Segment, shares: dict, shape: int | tuple[int, ...]):
-    """Columns [lows, highs) of every node where each terminal takes its share, arrays of `shape`; nodes on axis 1 of the result."""
+    """Columns [lows, highs) of every node where each terminal takes its share, arrays of `shape`; nodes on axis 1."""
     return _needed(program, segment, shares, shape, axis=2, once=False)
 
 

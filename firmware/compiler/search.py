@@ -1,15 +1,14 @@
 """The schedule search: the Pareto front of (peak SRAM, multiply-accumulates) over the space of DESIGN.md.
 
 A network's nodes are cut into segments. Which tensors are alive across a cut depends on the cut alone, so what a segment
-costs depends on its own two ends and its own mode (`choices.py`). That makes the best peak a shortest path over cuts, with
-`max` along the way for bytes and `+` for recomputed work: labels (peak, recomputed MACs) are carried from cut to cut and
-dominated ones dropped. The path is exact for the lower bounds of memory (most bytes alive in one step); each end label is
-then placed for real (`plan_memory`), and only what survives on real numbers is returned.
-
-Modes are tried from cheap to dear: every run of nodes pushed; then pulled, and in strips, where that could lower the peak.
+costs depends on its own two ends and its own mode (`choices.py`). The cheapest schedule within a limit of memory is then a
+shortest path over cuts, and the front is a walk of ever lower limits. Paths are exact for bounds of memory (most bytes alive in
+one step); each is then placed for real (`plan_memory`), and only what survives on real numbers is returned. Placement does not
+always reach its bound, so the front is walked by several tastes, and some schedules of equal work are placed.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from firmware.compiler.cost import Cost, estimate
 from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan, plan_memory
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Schedule, Segment
-
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,19 @@ def deploy(program: Program, schedule: Schedule, max_candidates: int = 0) -> Dep
     return Deployment(scheduled, plan, estimate(scheduled, plan, max_candidates))
 
 
+class _Walk(NamedTuple):
+    """What a search goes by: whose peaks, and which of several schedules of the same work comes first."""
+
+    peaks: np.ndarray  # choices.peak or choices.likely
+    calm: bool  # the one that needs little memory everywhere, not at its worst step alone; else the one of fewest segments
+
+
 @dataclass(frozen=True)
 class _Path:
     """A schedule as the search sees it."""
 
     segments: tuple[Segment, ...]
-    peak: int  # bytes, lower bound
+    peak: int  # bytes, by the walk's table
     work: int  # multiply-accumulates that are done again
 
 
@@ -58,10 +63,10 @@ def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment,
     """All schedules worth having, least memory last; never more memory for more work."""
     choices = Choices(program)
     found: dict[Schedule, Deployment] = {}
-    for peaks in (choices.peak, choices.likely):
+    for walk in (_Walk(choices.peak, True), _Walk(choices.likely, True), _Walk(choices.peak, False)):
         limit = int(NEVER) - 1
-        while path := _cheapest(choices, peaks, limit):
-            paths = _leaner(choices, peaks, path)
+        while path := _cheapest(choices, walk, limit):
+            paths = _leaner(choices, walk, path)
             for lean in paths[:PLACED]:
                 schedule = Schedule(lean.segments)
                 if schedule not in found:
@@ -72,50 +77,55 @@ def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment,
     return _pareto(list(found.values()))
 
 
-def _leaner(choices: Choices, peaks: np.ndarray, path: _Path) -> list[_Path]:
+def _leaner(choices: Choices, walk: _Walk, path: _Path) -> list[_Path]:
     """The path and all that need less memory for the same work, the leanest first."""
     paths = [path]
-    while (leaner := _cheapest(choices, peaks, paths[-1].peak - 1)) and leaner.work == path.work:
+    while (leaner := _cheapest(choices, walk, paths[-1].peak - 1)) and leaner.work == path.work:
         paths.append(leaner)
     return paths[::-1]
 
 
-def _cheapest(choices: Choices, peaks: np.ndarray, limit: int) -> _Path | None:
-    """The least work of any path whose segments all stay within `limit` bytes of a table; None where there is none.
+def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
+    """The least work of any path whose segments all stay within `limit` bytes; None where there is none.
 
-    Lazy shortest path: take the path that is best if all bounds were true, settle what it uses, and repeat until nothing of
-    it is a mere bound. Then it is best in truth, for bounds never exceed what they stand for.
+    A lazy shortest path: take the path that would be best if all bounds were true, settle what it uses, and repeat until no
+    part of it is a mere bound. Then it is best in truth, for bounds never exceed what they stand for.
     """
-    while path := _shortest(choices, peaks, limit):
-        open_ = [step for step in path if not choices.settled(*step)]
-        if not open_:
-            peak, work = (total(int(table[step]) for step in path) for total, table in ((max, peaks), (sum, choices.work)))
-            return _Path(tuple(choices.segment(*step) for step in path), peak, work)
-        for step in open_:
+    while path := _shortest(choices, walk, limit):
+        unsettled = [step for step in path if not choices.settled(*step)]
+        if not unsettled:
+            peak = max(int(walk.peaks[step]) for step in path)
+            return _Path(tuple(choices.segment(*step) for step in path), peak, sum(int(choices.work[step]) for step in path))
+        for step in unsettled:
             choices.settle(*step, limit)
     return None
 
 
-def _shortest(choices: Choices, peaks: np.ndarray, limit: int) -> list[tuple[int, int, int]] | None:
-    """(mode, first, stop) of each segment of the path of least work, and of fewest segments among equals."""
-    price = np.where(peaks <= limit, choices.work * _FINE + 1, NEVER)
+_FINE = 1 << 20  # parts of one multiply-accumulate in which equals are told apart
+
+
+def _shortest(choices: Choices, walk: _Walk, limit: int) -> list[tuple[int, int, int]] | None:
+    """(mode, first, stop) of each segment of the path of least work that seems to stay within `limit`."""
+    count, fits = choices.count, walk.peaks <= limit
+    price = np.where(fits, choices.work, 0) * _FINE + 1
+    if walk.calm and fits.any():  # bytes by nodes, as a share of the most that there could be
+        peaks = np.where(fits, walk.peaks, 0)
+        price += peaks * choices.lengths * (_FINE // 2) // (int(peaks.max() or 1) * count)
+    price = np.where(fits, price, NEVER)
     edge = price.min(axis=0)
-    best, came_from = np.zeros(choices.count + 1, np.int64), [0] * (choices.count + 1)
-    for stop in range(1, choices.count + 1):
+    best, came_from = np.zeros(count + 1, np.int64), [0] * (count + 1)
+    for stop in range(1, count + 1):
         reached = best[:stop] + edge[:stop, stop]
         came_from[stop] = int(reached.argmin())
         best[stop] = min(reached[came_from[stop]], NEVER)
     if best[-1] >= NEVER:
         return None
-    path, stop = [], choices.count
+    path, stop = [], count
     while stop:
         first = came_from[stop]
         path.append((int(price[:, first, stop].argmin()), first, stop))
         stop = first
     return path[::-1]
-
-
-_FINE = 2048  # work counts this much more than one segment: there are fewer segments
 
 
 def _pareto(found: list[Deployment]) -> tuple[Deployment, ...]:

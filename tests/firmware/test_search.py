@@ -1,0 +1,91 @@
+"""The search: what it believes of a segment is what the segment's flow says, and its front is exact where that can be checked."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from firmware.compiler.choices import MODES, NEVER, Choices
+from firmware.compiler.cost import NODE_STATE_BYTES
+from firmware.compiler.memory import align, overlaps_of
+from firmware.compiler.program import Program, build_program
+from firmware.compiler.schedule import Segment, segment_flow
+from firmware.compiler.search import _cheapest, _Walk, search_front
+from tests.firmware.graphs import detector_graph, random_graph
+
+
+def peak_and_work(program: Program, segment: Segment) -> tuple[int, int]:
+    """(bytes alive at the worst step, multiply-accumulates done again) of one segment, from its flow alone, step by step."""
+    flow = segment_flow(program, segment)
+    nodes, last_reader = program.nodes, program.last_reader
+    sizes = {i: align(node.size) for i, node in enumerate(nodes)}
+    crossing = sum(sizes[i] for i in range(segment.first) if last_reader[i] >= segment.first)
+    results = sum(sizes[i] for i in segment.nodes if last_reader[i] >= segment.stop)
+    rings = {}
+    for local, i in enumerate(segment.nodes):
+        if last_reader[i] < segment.stop and nodes[i].kind != "sink":
+            rings[i] = align(int(flow.ring_rows[local] * flow.ring_cols[local]) * nodes[i].shape.c)
+    steps = [
+        sum(size for i, size in rings.items() if not flow.transient[i - segment.first] or i <= step <= last_reader[i])
+        for step in segment.nodes
+    ]
+    saved, used = 0, set()
+    for o in sorted(overlaps_of(program, flow), key=lambda o: (-o.saving(sizes), o.below, o.above)):
+        if not {o.below, o.above} & used:
+            saved += o.saving(sizes)
+            used |= {o.below, o.above}
+    again = sum(
+        int(cells) * nodes[i].macs_per_cell - nodes[i].macs_per_cell * nodes[i].shape.h * nodes[i].shape.w
+        for i, cells in zip(segment.nodes, flow.cells(), strict=True)
+    )
+    state = NODE_STATE_BYTES * (segment.stop - segment.first)
+    return crossing + results + state + max(steps) - saved, max(0, again)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_costs_of_segments_are_those_of_their_flows(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    program = build_program(random_graph(rng, max_ops=10) if seed else detector_graph(rng))
+    choices, count = Choices(program), len(program.nodes)
+    everything = [
+        (mode, first, stop)
+        for mode, first, stop in itertools.product(range(len(MODES)), range(count), range(1, count + 1))
+        if choices.work[mode, first, stop] < NEVER
+    ]
+    for step in (everything[i] for i in rng.permutation(len(everything))[:60]):
+        bound = int(choices.peak[step])
+        choices.settle(*step, limit=int(NEVER) - 1)
+        assert choices.settled(*step)
+        peak, work = peak_and_work(program, choices.segment(*step))
+        assert (int(choices.peak[step]), int(choices.work[step])) == (peak, work), f"seed {seed}, {choices.segment(*step)}"
+        assert bound <= peak <= int(choices.likely[step])
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("calm", [True, False])
+def test_no_path_within_a_limit_is_cheaper(seed: int, calm: bool) -> None:
+    """On networks small enough to try every schedule of the searched modes."""
+    program = build_program(random_graph(np.random.default_rng(seed), max_ops=4, max_size=10))
+    choices, everything = Choices(program), Choices(program)
+    steps = [tuple(step) for step in np.argwhere(everything.work < NEVER).tolist()]
+    for step in steps:
+        everything.settle(*step, limit=int(NEVER) - 1)
+    ways = {0: {(0, 0)}}  # (work, peak) of all ways to a cut
+    for stop in range(1, len(program.nodes) + 1):
+        ways[stop] = {
+            (work + int(everything.work[step]), max(peak, int(everything.peak[step])))
+            for step in steps
+            if step[2] == stop
+            for work, peak in ways[step[1]]
+        }
+    complete = ways[len(program.nodes)]
+    for limit in sorted({peak for _, peak in complete}, reverse=True):
+        path = _cheapest(choices, _Walk(choices.peak, calm), limit)
+        assert path.peak <= limit and path.work == min(work for work, peak in complete if peak <= limit)
+    assert _cheapest(choices, _Walk(choices.peak, calm), min(peak for _, peak in complete) - 1) is None
+
+
+def test_the_front_holds_no_point_that_another_beats() -> None:
+    front = search_front(build_program(detector_graph(np.random.default_rng(2))))
+    costs = [(d.cost.scheduled_macs, -d.cost.peak_sram) for d in front]
+    assert costs == sorted(set(costs)) and len({work for work, _ in costs}) == len(costs)
