@@ -13,11 +13,12 @@ import numpy as np
 from datasets.annotations import GroundTruth, Sample
 from detection.detections import Detections
 from detection.evaluate import Prediction, RawOutput
+from detection.journal import Journal
 from firmware.compiler.decode import DecodeSettings, DecodeSpec, decode, to_original
 from firmware.compiler.graph import Graph
 from firmware.compiler.interpreter import Interpreter
 from firmware.compiler.preprocess import content_size, letterbox, to_int8
-from firmware.device import Device
+from firmware.device import DetectRecord, Device
 
 if TYPE_CHECKING:
     from detection.model.detector import Detector
@@ -145,19 +146,37 @@ class TflitePredictor(_HeadMapPredictor):
 class DevicePredictor(_Base):
     """model.tess in the C runtime: letterbox, network, decoding and suppression all on the device."""
 
-    def __init__(self, device: Device, name: str, batch: int = 1, raw: bool = True) -> None:
-        """`raw` also fetches head maps, for comparing; counts of instructions do not include that."""
-        self.device, self.name, self.batch, self.raw = device, name, batch, raw
+    def __init__(
+        self, device: Device, name: str, batch: int = 1, raw: bool = True, journal: Journal | None = None
+    ) -> None:
+        """`raw` also fetches head maps, for comparing; counts of instructions do not include that.
+
+        With a journal, pictures that it holds are not run again, and each new one is on disk before the next.
+        """
+        self.device, self.name, self.batch, self.raw, self.journal = device, name, batch, raw, journal
         self.height, self.width, _ = device.header.input_shape
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
-        records = self.device.detect_many([sample.image for sample in samples], raw=self.raw)
         predictions = []
-        for record, sample in zip(records, samples, strict=True):
+        for record, sample in zip(self._records(samples), samples, strict=True):
             content = _content(sample, self.height, self.width)
             found = _to_detections(record.boxes, content, sample)
             predictions.append(Prediction(found, RawOutput(record.heads or {}, record.boxes), record.instructions))
         return predictions
+
+    def close(self) -> None:
+        """Give back what the device holds: a port, and an emulator or a process behind it."""
+        self.device.close()
+        if self.journal is not None:
+            self.journal.close()
+
+    def _records(self, samples: Sequence[Sample]) -> list[DetectRecord]:
+        if self.journal is None:
+            return self.device.detect_many([sample.image for sample in samples], raw=self.raw)
+        for sample in samples:
+            if sample.image_id not in self.journal.records:
+                self.journal.append(sample.image_id, self.device.detect_many([sample.image], raw=self.raw)[0])
+        return [self.journal.records[sample.image_id] for sample in samples]
 
 
 def _content(sample: Sample, height: int, width: int) -> tuple[int, int]:

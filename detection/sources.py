@@ -4,21 +4,25 @@ Every predictor says which file it needs and which command makes it when that fi
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets.strict import parse
 from detection.config import Config, DecodeConfig
 from detection.evaluate import Predictor
 from detection.exporter import decode_spec, find_checkpoint
+from detection.journal import Journal
 from detection.predictors import DevicePredictor, FloatPredictor, Int8Predictor, PredictorError, TflitePredictor
 from firmware.compiler.decode import DecodeSpec
 from firmware.compiler.graph import Graph
 from firmware.compiler.tflite import read_metadata, read_tflite
 from firmware.device import open_emulator, open_host
 from firmware.header import load_tess, read_header
+from firmware.link.device import open_board
 
-NAMES = ("float", "int8", "tflite", "host", "emulator")  # the order of tables, truth before what is judged by it
+NAMES = ("float", "int8", "tflite", "host", "emulator", "board")  # the order of tables, truth before what is judged by it
 EMULATOR_BATCH = 16  # pictures a start of the emulator
 _NEEDS = {
     "float": "a checkpoint",
@@ -26,6 +30,7 @@ _NEEDS = {
     "tflite": "model.tflite",
     "host": "model.tess",
     "emulator": "model.tess",
+    "board": "model.tess",
 }
 
 
@@ -75,8 +80,12 @@ def split_names(text: str) -> tuple[str, ...]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         kind, _, target = name.partition(":")
-        if kind not in NAMES or (target and kind != "emulator"):
-            raise PredictorError(f"'{name}' is no predictor: choose from {', '.join(NAMES)} or emulator:TARGET")
+        if kind not in NAMES or (target and kind not in ("emulator", "board")):
+            raise PredictorError(f"'{name}' is no predictor: choose from {', '.join(NAMES)}, emulator:TARGET or board:PORT")
+        if kind == "board" and not target:
+            raise PredictorError("say which board: board:PORT, where PORT is /dev/tty..., socket://host:port, emulator or host")
+    if sum(name.startswith("board") for name in names) > 1:
+        raise PredictorError("one board at a time: each evaluation has one journal")
     if not names:
         raise PredictorError(f"no predictor was named: choose from {', '.join(NAMES)}")
     return tuple(sorted(names, key=lambda name: NAMES.index(name.partition(":")[0])))
@@ -106,6 +115,27 @@ def open_predictor(source: Source, name: str, raw: bool = True, batch: int = EMU
     if kind == "host":
         return DevicePredictor(open_host(needed), name, raw=raw)
     return DevicePredictor(open_emulator(needed, target or "mps2-an500"), name, batch, raw)
+
+
+def open_board_predictor(
+    source: Source, name: str, folder: Path, data: Mapping[str, Any], ids: Sequence[str], profile: bool = False
+) -> DevicePredictor:
+    """The device behind `board:PORT`, with a journal in `folder` for the pictures `ids` of `data`, begun or gone on with.
+
+    Raises PredictorError without a model.tess, LinkError where the device is not there or holds another model, JournalError
+    where the folder is another evaluation's.
+    """
+    if source.tess is None:
+        raise PredictorError(_missing(source, "board"))
+    device = open_board(source.tess, name.partition(":")[2], profile)
+    facts = device.client.facts
+    try:
+        head = {"model_sha256": source.sha256()[source.tess.name], "board": facts.board, "firmware": facts.firmware}
+        journal = Journal(folder, {**head, **data}, ids)
+    except BaseException:
+        device.close()
+        raise
+    return DevicePredictor(device, name, journal=journal)
 
 
 def class_names(source: Source) -> tuple[str, ...]:

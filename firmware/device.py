@@ -89,6 +89,9 @@ class Device(ABC):
     def selftest(self) -> None:
         """Run the model's own test picture. Raise DeviceError unless the outputs are those that the compiler computed."""
 
+    def close(self) -> None:  # noqa: B027  most devices hold nothing
+        """Give back what the device holds: a port, and an emulator or a process behind it."""
+
     def _check_frame(self, number: int, frame: np.ndarray) -> None:
         if frame.dtype != np.uint8 or frame.shape != self.header.input_shape:
             wanted = self.header.input_shape

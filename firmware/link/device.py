@@ -58,7 +58,6 @@ class LinkDevice(Device):
         self.client.selftest()
 
     def close(self) -> None:
-        """Give the port back; an emulator or a process behind it ends."""
         self.client.close()
 
     def _detect(self, image: np.ndarray, raw: bool) -> DetectRecord:

@@ -1,0 +1,162 @@
+"""Evaluations on a device: killed at any moment on either side, they go on and end with the same bytes."""
+
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detection.journal import Journal, JournalError, fresh_folder
+from detection.latency import latency_csv, percentile, summary
+from firmware.device import DetectRecord, DeviceInfo
+from firmware.profile import node_costs
+from tests.detection.small_export import build, write_run
+
+ROOT = Path(__file__).resolve().parents[2]
+IDS = ("a", "b/c", "d")
+HEAD = {"model_sha256": "00", "board": "host"}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "small", build())
+
+
+def record(seed: int) -> DetectRecord:
+    rng = np.random.default_rng(seed)
+    boxes = rng.integers(-9, 40000, (seed, 6), dtype=np.int32)
+    heads = {"x/y": rng.integers(-128, 128, (3, 4, 2), dtype=np.int8)}
+    profile = rng.integers(0, 1 << 40, 5, dtype=np.uint64)
+    return DetectRecord(boxes, heads, 1 << 40, 7, 960, 5000 + seed, profile if seed else None, seed)
+
+
+def same(a: DetectRecord, b: DetectRecord) -> bool:
+    counts = ("instructions", "detect_instructions", "stack", "touched", "repeats")
+    return (
+        np.array_equal(a.boxes, b.boxes) and a.boxes.dtype == b.boxes.dtype and np.array_equal(a.heads["x/y"], b.heads["x/y"])
+        and all(getattr(a, name) == getattr(b, name) for name in counts)
+        and (a.profile is None) == (b.profile is None) and (a.profile is None or np.array_equal(a.profile, b.profile))
+    )  # fmt: skip
+
+
+def test_a_journal_cut_at_any_byte_goes_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "whole", HEAD, IDS)
+    assert journal.state == "partial 0/3"
+    for seed, image in enumerate(IDS):
+        journal.append(image, record(seed))
+    assert journal.state == "complete"
+    journal.close()
+    whole = (tmp_path / "whole" / "journal.jsonl").read_bytes()
+    for cut in range(0, len(whole) + 1, 37):
+        folder = tmp_path / "cut"
+        folder.mkdir(exist_ok=True)
+        (folder / "journal.jsonl").write_bytes(whole[:cut])
+        again = Journal(folder, HEAD, IDS)
+        done = max(whole[:cut].count(b"\n") - 1, 0)
+        assert list(again.records) == list(IDS[:done])
+        for seed, image in enumerate(IDS):
+            if image not in again.records:
+                again.append(image, record(seed))
+        again.close()
+        assert (folder / "journal.jsonl").read_bytes() == whole
+    found = Journal(tmp_path / "whole", HEAD, IDS).in_order()
+    assert [image for image, _ in found] == list(IDS)
+    assert all(same(kept, record(seed)) for seed, (_, kept) in enumerate(found))
+
+
+def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
+    Journal(tmp_path, HEAD, IDS).close()
+    with pytest.raises(JournalError, match="holds another evaluation: model_sha256 was 00, is 11; give --resume another folder"):
+        Journal(tmp_path, {**HEAD, "model_sha256": "11"}, IDS)
+    with pytest.raises(JournalError, match="images was 3, is 2"):
+        Journal(tmp_path, HEAD, IDS[:2])
+    with pytest.raises(JournalError, match="image_ids_sha256"):
+        Journal(tmp_path, HEAD, IDS[::-1])
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes() + b"{not json}\n")
+    with pytest.raises(JournalError, match="line 2 is damaged"):
+        Journal(tmp_path, HEAD, IDS)
+    assert fresh_folder(tmp_path) == tmp_path / "eval-1"
+
+
+def evaluate(monkeypatch: pytest.MonkeyPatch, run: Path, folder: Path) -> dict:
+    """metrics.json of eval.py on all six pictures."""
+    out = folder.parent / f"{folder.name}.json"
+    arguments = [run, "--data", run / "data.yaml", "--on", "int8,board:host", "--resume", folder, "--json", out, "--resamples", 0]
+    monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
+    assert importlib.import_module("eval").main() == 0
+    return json.loads(out.read_text())
+
+
+def test_killed_on_either_side_and_gone_on(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = evaluate(monkeypatch, run_folder, tmp_path / "clean")
+    board = clean["results"][1]
+    assert board["name"] == "board:host" and board["bytes"]["equal"] and board["bytes"]["compared"] == 6
+    assert board["values"] == clean["results"][0]["values"]
+    assert clean["latency"]["pictures"] == 6 and clean["latency"]["unit"] is None
+
+    from firmware.link.ports import HostPort
+
+    folder, write = tmp_path / "cut", HostPort.write
+    journal = folder / "journal.jsonl"
+
+    def dies(port: HostPort, data: bytes) -> None:
+        if journal.exists() and journal.read_bytes().count(b"\n") == 3:
+            port._process.kill()
+        write(port, data)
+
+    with monkeypatch.context() as patch:  # the device's side
+        patch.setattr(HostPort, "write", dies)
+        with pytest.raises(JournalError, match=rf"the port is gone .*; partial \d/6 in {folder}, go on with --resume {folder}"):
+            evaluate(patch, run_folder, folder)
+    kept = journal.read_bytes()
+    assert kept.count(b"\n") == 3
+
+    command = [run_folder, "--data", run_folder / "data.yaml", "--on", "board:host", "--resume", folder]
+    tool = subprocess.Popen(
+        [sys.executable, "eval.py", *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while tool.poll() is None and journal.stat().st_size == len(kept):  # the tool's side
+        time.sleep(0.005)
+    tool.send_signal(signal.SIGKILL)
+    tool.wait()
+    again = evaluate(monkeypatch, run_folder, folder)
+    for found, expected in zip(again["results"], clean["results"], strict=True):
+        assert {**found, "images_per_second": 0} == {**expected, "images_per_second": 0}
+    assert _results(journal) == _results(tmp_path / "clean" / "journal.jsonl")
+    assert len((folder / "latency.csv").read_text().splitlines()) == 7
+
+
+def _results(journal: Path) -> list[dict]:
+    """All lines but for what depends on the speed of this machine."""
+    return [{k: v for k, v in json.loads(line).items() if k != "repeats"} for line in journal.read_text().splitlines()]
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    values = list(range(1, 21))
+    assert [percentile(values, share) for share in (0.5, 0.95, 1.0)] == [10, 19, 20]
+    assert percentile([5], 0.95) == 5 and percentile([3, 1, 2], 0.5) == 2
+
+
+def test_latency_log(run_folder: Path) -> None:
+    model = (run_folder / "export" / "model.tess").read_bytes()
+    profile = np.arange(1, 2000, dtype=np.uint64)
+    rows = [(f"p{n}", DetectRecord(np.zeros((0, 6), np.int32), {}, 1000 * n, n, 900 + n, 50, profile, n)) for n in (1, 2, 3)]
+    info = DeviceInfo("chip", "cycles", "cycles", 1_000_000, 64, None, None, None, None, None, 1)
+    found = summary(rows, info)
+    assert found["count"] == {"p50": 2000, "p95": 3000, "max": 3000} and found["ms"] == {"p50": 2.0, "p95": 3.0, "max": 3.0}
+    assert found["stack_most"] == 903 and found["repeated_frames"] == 6
+    assert summary(rows, DeviceInfo("x", "instructions", None, 1_000_000, 64, None, None, None, None, None, 1))["ms"] is None
+    head, *lines = [line.split(",") for line in latency_csv(rows, info, model).splitlines()]
+    assert head[:6] == ["image", "cycles", "detect_cycles", "stack", "work_memory", "repeated_frames"]
+    costs = node_costs(model, profile)
+    whole = sum(cost.count for cost in costs)
+    segments = [i for i, name in enumerate(head) if name.startswith("segment_")]
+    assert len(segments) == len({cost.segment for cost in costs}) and costs[0].operator == "source"
+    assert [sum(int(line[i]) for i in segments) for line in lines] == [whole] * 3
+    assert [sum(int(value) for value in line[segments[-1] + 1 :]) for line in lines] == [whole] * 3
