@@ -1,0 +1,48 @@
+"""The planner's word against the bytes that the C runtime touches: c/shadow.c under AddressSanitizer."""
+
+import struct
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from firmware.compiler.image import write_image
+from firmware.compiler.search import Deployment
+from firmware.host import RUNTIME, compile_c, runtime_sources
+
+FLAGS = ("-std=c11", "-O1", "-g", "-fsanitize=address", f"-I{RUNTIME}", "-Wl,--wrap=tess_compute,--wrap=tess_decode_row")
+
+
+@cache
+def program() -> Path:
+    """The built shadow.c. Raises BuildError where the compiler has no sanitizers."""
+    return compile_c([*runtime_sources(), Path(__file__).parent / "c" / "shadow.c"], FLAGS, "shadow")
+
+
+def buffers(deployment: Deployment) -> dict[int, tuple[int, int]]:
+    """Offset and size of each node's buffer, to the byte."""
+    scheduled, nodes = deployment.scheduled, deployment.scheduled.program.nodes
+    kept = {i: buffer for i, buffer in enumerate(scheduled.buffers) if buffer is not None}
+    return {i: (deployment.plan.offsets[i], b.rows * b.cols * nodes[i].shape.c) for i, b in kept.items()}
+
+
+def planned_peak(deployment: Deployment) -> int:
+    """End of the highest byte that the plan gives to anybody."""
+    return max(offset + size for offset, size in buffers(deployment).values())
+
+
+def touched(deployment: Deployment, folder: Path) -> int:
+    """End of the highest byte that the C runtime writes.
+
+    Raises AssertionError with the sanitizer's words when a step touches anything but its own buffer and those of its inputs, as
+    long as the plan says that they are alive.
+    """
+    place, table = buffers(deployment), b""
+    alive = {t.node: range(t.first, t.stop) for t in deployment.scheduled.lifetimes}
+    for i, node in enumerate(deployment.scheduled.program.nodes):
+        own = [place[j] for j in {i, *node.inputs} if j in place and i in alive[j]]
+        table += struct.pack(f"<{1 + 2 * len(own)}I", len(own), *(number for piece in own for number in piece))
+    (folder / "model.tess").write_bytes(write_image(deployment, None, bytes(32)))
+    (folder / "table").write_bytes(table)
+    done = subprocess.run([program(), folder / "model.tess", folder / "table"], capture_output=True, text=True)
+    assert done.returncode == 0, f"{deployment.schedule}: {done.stderr[:3000]}"
+    return int(done.stdout)

@@ -1,0 +1,46 @@
+"""The planner's peak is the highest byte that the C runtime touches, and no step touches what is not its own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from firmware.compiler.program import build_program
+from firmware.compiler.search import Deployment, deploy
+from firmware.host import BuildError
+from tests.firmware.graphs import random_graph
+from tests.firmware.schedules import random_schedule
+from tests.firmware.shadow import planned_peak, program, touched
+
+GRAPHS = 36
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sanitizer() -> None:
+    try:
+        program()
+    except BuildError as error:
+        pytest.skip(f"no compiler with AddressSanitizer (apt-get install gcc libc6-dev): {error}")
+
+
+def random_deployment(seed: int) -> Deployment:
+    rng = np.random.default_rng(seed)
+    graph = build_program(random_graph(rng, max_ops=8, max_size=14, max_channels=6))
+    return deploy(graph, random_schedule(rng, graph))
+
+
+def test_the_planners_peak_is_the_highest_byte_touched(tmp_path: Path) -> None:
+    for seed in range(GRAPHS):
+        deployment = random_deployment(seed)
+        assert touched(deployment, tmp_path) == planned_peak(deployment), f"seed {seed}: {deployment.schedule}"
+
+
+def test_a_plan_that_forgets_a_reader_is_caught(tmp_path: Path) -> None:
+    """A buffer that the plan calls dead one step too early."""
+    deployment = random_deployment(1)
+    scheduled, read = deployment.scheduled, deployment.scheduled.program.last_reader
+    short = tuple(t._replace(stop=t.stop - 1) if t.stop == read[t.node] + 1 else t for t in scheduled.lifetimes)
+    assert short != scheduled.lifetimes
+    with pytest.raises(AssertionError, match="use-after-poison"):
+        touched(replace(deployment, scheduled=replace(scheduled, lifetimes=short)), tmp_path)
