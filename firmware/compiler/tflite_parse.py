@@ -11,11 +11,19 @@ from firmware.compiler.graph import GraphError, Quantization, Shape
 
 MAX_SIDE = 65_535  # of any dimension; SPEC.md has 16 bits for it
 DTYPES = {schema.INT8: np.dtype("i1"), schema.INT32: np.dtype("<i4"), schema.INT64: np.dtype("<i8")}
+MAX_MESSAGE = 1500
 MAX_CONSTANT_BYTES = 1 << 28  # all constants of one network together; shared buffers count each time
 
 
 class TfliteError(GraphError):
-    """A file that is no readable .tflite, or a network that this project does not run. Names culprit and way out."""
+    """A file that is no readable .tflite, or a network that this project does not run. Names culprit and way out.
+
+    The message is one line of readable length, whatever the names in the file are.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(letter if letter.isprintable() else "?" for letter in message)
+        super().__init__(line if len(line) <= MAX_MESSAGE else f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 :]}")
 
 
 class FileTensor(NamedTuple):

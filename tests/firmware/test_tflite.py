@@ -378,6 +378,17 @@ def test_arbitrary_bytes_are_refused(data):
         read_tflite(data)
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", "x" * 5000])
+def test_names_in_messages_are_one_line_of_readable_length(name):
+    def rename(model, subgraph):
+        subgraph.tensors[subgraph.inputs[0]].name = name
+        subgraph.tensors[subgraph.inputs[0]].shape = [1, 9]
+
+    with pytest.raises(TfliteError, match="expected .1, height, width, channels") as caught:
+        read_tflite(edited(write_tflite(small_graph()), rename))
+    assert len(str(caught.value)) < 2000 and str(caught.value).isprintable()
+
+
 def test_a_claimed_huge_vector_is_no_work():
     graph = detector_graph(np.random.default_rng(0), 32, 32)
     data = bytearray(write_tflite(graph))
