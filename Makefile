@@ -12,10 +12,10 @@ FUZZ_SECONDS ?= 3600
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint doctor soak fuzz readme clean
+.PHONY: help setup demo test lint doctor openmv-test soak fuzz readme clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Make .venv with the pinned packages; on Debian also the cross-compiler and the emulator
 	@./setup.sh
@@ -33,6 +33,11 @@ lint: setup ## Check style (ruff), the arrows between the rooms (import-linter),
 
 doctor: ## Show what is installed, what is missing, and the way out (needs no set-up)
 	@if [ -x $(PYTHON_IN_VENV) ]; then $(PYTHON_IN_VENV) -m detection.doctor; else python3 -m detection.doctor; fi
+
+openmv-test: setup ## Run the OpenMV package in MicroPython on an emulated Cortex-M7 (the first time builds MicroPython)
+	@firmware/openmv/get_micropython.sh
+	@$(PYTHON_IN_VENV) -m firmware.openmv.rehearsal
+	@OMP_NUM_THREADS=$(TEST_THREADS) $(PYTHON_IN_VENV) -m pytest -q tests/firmware/test_openmv.py
 
 soak: setup ## Ten thousand random networks under random schedules: everywhere the same bytes (hours, resumable)
 	@$(PYTHON_IN_VENV) -m benchmarks.soak

@@ -57,6 +57,9 @@ def main() -> int:
         f"{done.folder}: {cost.macs / 1e6:.2f} M MACs, +{cost.recompute:.1%} recomputed, peak_sram {cost.peak_sram:,} B, "
         f"model.tess {done.tess_size:,} B; equal bytes: {', '.join(done.proof.agreeing)}"
     )
+    if done.package:
+        console.print(done.package.table())
+        console.print(f"copy {done.folder} to the card; docs/openmv.md says the rest")
     return 0
 
 

@@ -113,6 +113,9 @@ fi
 rm -f $STAMP
 make_venv
 install_packages
+# Never fails either: without it everything but packages for OpenMV cameras works.
+[ "${SYSTEM_PACKAGES:-1}" = 0 ] || firmware/openmv/get_micropython.sh ||
+    say "going on without MicroPython's source (export.py --target openmv-h7 needs it)"
 fingerprint >$STAMP.tmp
 mv $STAMP.tmp $STAMP
 say "done; make doctor shows what is there"

@@ -27,6 +27,7 @@ from firmware.compiler.program import build_program
 from firmware.compiler.search import Deployment
 from firmware.compiler.target import Target
 from firmware.compiler.tflite import read_metadata, read_tflite, write_tflite
+from firmware.openmv.package import Package, plan_package, write_package
 from firmware.proof import Proof, prove
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Export:
     proof: Proof
     network: Network
     tess_size: int
+    package: Package | None  # what an OpenMV Cam's memories hold
 
 
 def decode_spec(graph: Graph, metadata: dict[str, Any] | None) -> DecodeSpec | None:
@@ -169,6 +171,8 @@ def export(
 ) -> Export:
     """Plan, write and prove; `folder` gets model.tflite, model.tess, plan.json, plan.png and verify.json, or nothing.
 
+    For an OpenMV Cam also tessera.mpy, main.py, files.json and romfs.img.
+
     Args:
         max_drop: points of AP50 that int8 may lose on the sample of a network with a float origin.
     """
@@ -180,6 +184,8 @@ def export(
     tess = write_image(chosen, spec, hashlib.sha256(tflite).digest())
     if len(tess) > target.flash:
         raise choose.BudgetError(f"model.tess is {len(tess):,} B, target '{target.name}' has {target.flash:,} B of flash")
+    if target.openmv:
+        plan_package(tess, target)  # what is missing is said before the long proof
     say(report.describe(chosen))
     say(f"proving equal bytes on {len(network.frames)} frames")
     proof = prove(network.graph, chosen, tflite, tess, network.frames)
@@ -195,10 +201,11 @@ def export(
             verified["drop"] = _checked_drop(network, work / "model.tess", max_drop, say)
         (work / "verify.json").write_text(json.dumps(verified, indent=1) + "\n")
         report.draw_plan(chosen, front, work / "plan.png")
+        package = write_package(tess, target, work) if target.openmv else None
         folder.mkdir(exist_ok=True)
         for made in sorted(work.iterdir()):
             shutil.move(made, folder / made.name)
-    return Export(folder, chosen, front, proof, network, len(tess))
+    return Export(folder, chosen, front, proof, network, len(tess), package)
 
 
 def _checked_drop(network: Network, tess: Path, max_drop: float, say: Say) -> dict[str, Any]:

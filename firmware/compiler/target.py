@@ -31,6 +31,15 @@ class Firmware:
 
 
 @dataclass(frozen=True)
+class OpenMv:
+    """The memories of an OpenMV Cam with its own firmware. Sizes in bytes."""
+
+    heap: tuple[int, ...]  # blocks of MicroPython's heap
+    romfs: int
+    scripts: int  # of the heap, for main.py and what it makes
+
+
+@dataclass(frozen=True)
 class Target:
     """A chip as the planner sees it. Sizes in bytes."""
 
@@ -43,6 +52,7 @@ class Target:
     app_reserve: int = 0  # of `sram`, for buffers of the application around the runtime
     description: str = ""
     firmware: Firmware | None = None  # None: a budget only, nothing can be built or started
+    openmv: OpenMv | None = None  # export.py also writes what the camera needs
 
     @property
     def budget(self) -> int:
@@ -93,6 +103,10 @@ def _target(file: str, data: Any) -> Target:
         _check_keys(f"{file}: firmware", firmware, Firmware)
         sizes = {key: parse_size(firmware[key]) for key in ("model_place", "link_memory") if key in firmware}
         values["firmware"] = Firmware(**{**firmware, **sizes, "flags": tuple(firmware["flags"])})
+    if (openmv := values.get("openmv")) is not None:
+        _check_keys(f"{file}: openmv", openmv, OpenMv)
+        heap = tuple(map(parse_size, openmv["heap"]))
+        values["openmv"] = OpenMv(heap, parse_size(openmv["romfs"]), parse_size(openmv["scripts"]))
     target = Target(**values)
     if target.isa not in ISAS:
         raise TargetError(f"{file}: isa '{target.isa}' is none of {', '.join(ISAS)}")

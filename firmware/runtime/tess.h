@@ -220,6 +220,9 @@ uint16_t tess_classes(const tess_t *t);
 // Name of a class, in the model, UTF-8; NULL when there is no such class. Walks the list of names.
 const char *tess_class_name(const tess_t *t, uint16_t label);
 
+// Most boxes that tess_detect writes, 0 without a decoder.
+uint16_t tess_max_boxes(const tess_t *t);
+
 // Space for 32-bit accumulators, input_w * input_c of them, inside of the work memory. Free for the source to use during
 // a run (tess_letterbox does); the runtime itself does not touch it.
 uint32_t *tess_input_scratch(const tess_t *t);

@@ -106,6 +106,10 @@ const char *tess_class_name(const tess_t *t, uint16_t label) {
     return name;
 }
 
+uint16_t tess_max_boxes(const tess_t *t) {
+    return t->decode ? t->decode->max_detections : 0;
+}
+
 uint32_t *tess_input_scratch(const tess_t *t) {
     return t->input_scratch;
 }

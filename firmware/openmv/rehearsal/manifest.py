@@ -1,0 +1,1 @@
+freeze("$(BOARD_DIR)", "time.py")  # noqa: F821  (MicroPython's manifest language)
