@@ -53,7 +53,8 @@ class Card:
             return f"{self.pictures} pictures without an object to find"
         value = self.mean / Q30
         return (
-            f"{self.pictures} pictures, at most {self.most_objects} objects in one; AP50 by counters {value:.6f} ({self.mean}/2^30), "
+            f"{self.pictures} pictures, at most {self.most_objects} objects in one; "
+            f"AP50 by counters {value:.6f} ({self.mean}/2^30), "
             f"by the sorted list {self.sorted_ap:.6f}, difference {value - self.sorted_ap:+.6f}"
         )
 
@@ -95,7 +96,8 @@ def make_card(tess: Path, samples: Iterable[Sample], folder: Path) -> Card:
     if any("," in name for name in classes):
         raise CardError("a class has a comma in its name, which separates the cells of truth.csv")
     levels = model.score_levels().tolist()
-    ours, chips, by_list = GroupedAp(levels, len(classes)), HostAp(levels, len(classes)), VocEvaluator(classes, eleven_points=False)
+    ours, chips = GroupedAp(levels, len(classes)), HostAp(levels, len(classes))
+    by_list = VocEvaluator(classes, eleven_points=False)
     most, count = 0, 0
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".card-") as scratch:
@@ -143,7 +145,7 @@ def main() -> int:
     options = parser.parse_args()
     source = find_source(options.source)
     if source.tess is None:
-        raise CardError(f"{options.source} has no model.tess: python export.py CHECKPOINT --target openmv-h7 --out {options.source}")
+        raise CardError(f"{options.source} has no model.tess: export.py --target openmv-h7 --out {options.source} makes one")
     whole = open_dataset(load_data_config(options.data), options.split)
     check_classes(source, whole.classes)
     card = make_card(source.tess, Subset(whole, evenly_spaced(len(whole), options.limit)), options.out)

@@ -106,6 +106,9 @@ def load_network(
         return _read_network(source, verification, outputs)
     if outputs is not None:
         raise ExportError(f"{source}: --outputs cuts .tflite files; a checkpoint's outputs are its heads")
+    if data is None and (source / "model.tflite").is_file() and not _has_training_pictures(find_checkpoint(source)):
+        say(f"the training pictures of {source} are not here: taking its model.tflite as it is")
+        return _read_network(source / "model.tflite", verification, None)
     return _quantise_network(find_checkpoint(source), calibration, verification, method, data, say, sample)
 
 
@@ -117,6 +120,18 @@ def find_checkpoint(source: Path) -> Path:
         if (source / name).is_file():
             return source / name
     raise ExportError(f"{source}: no checkpoint there (a .pt file, a run folder with weights/last.pt, or a .tflite is expected)")
+
+
+def _has_training_pictures(path: Path) -> bool:
+    """Whether the data set that a checkpoint was trained on is on this machine."""
+    from detection.checkpoint import load_checkpoint
+    from detection.config import Config
+
+    checkpoint = load_checkpoint(path)
+    try:
+        return len(open_dataset(load_data_config(parse(checkpoint.config, Config, str(path)).data), "train")) > 0
+    except (ValueError, OSError):
+        return False
 
 
 def _read_network(path: Path, verification: int, outputs: Sequence[str] | None) -> Network:

@@ -90,7 +90,7 @@ def import_tessera():
     try:
         import tessera
     except ValueError as error:  # MicroPython's word for an .mpy of another version or processor
-        raise Stop("this firmware does not take tessera.mpy (%s): it needs OpenMV firmware with MicroPython 1.23 or newer" % error)
+        raise Stop("this firmware does not take tessera.mpy (%s): it needs one with MicroPython 1.23 or newer" % error)
     except MemoryError:
         raise Stop("no memory for tessera.mpy: no other script may run before main.py")
     return tessera
@@ -107,7 +107,7 @@ def load_model(path):
         try:
             return file.read(size)
         except MemoryError:
-            raise Stop("the heap has no %d bytes in one piece for %s: put romfs.img into the ROMFS" % (size, path))
+            raise Stop("the heap has no %d bytes in one piece for %s: put it into the ROMFS" % (size, path))
 
 
 def open_detector(tessera, path):
