@@ -1,16 +1,23 @@
 """The runtime as C: no warnings on host or chip, nothing of a library but mem*, no floating point in code, small."""
 
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from firmware.build import build as build_image
+from firmware.build import build_link
 from firmware.host import WARNINGS, runtime_sources
+from tests.firmware.test_loader import model
 
 ALLOWED = {"memcpy", "memmove", "memset", "__aeabi_uldivmod", "__aeabi_ldivmod"}  # the last two are 64-bit divisions of libgcc
+OWN = {"semi_puts"}  # writes to the emulator's console
 COMPILERS = {
     "gcc": ["gcc", "-O2"],
+    "clang": ["clang", "-O2"],
     "cortex-m7": ["arm-none-eabi-gcc", "-O2", "-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-d16", "-mfloat-abi=hard"],
 }
 
@@ -29,7 +36,7 @@ def build(folder: Path, compiler: list[str], *flags: str) -> list[Path]:
 
 
 def symbols(compiler: list[str], objects: list[Path], *flags: str) -> set[str]:
-    tool = compiler[0].replace("gcc", "nm")
+    tool = compiler[0].replace("gcc", "nm").replace("clang", "nm")
     listed = subprocess.run([tool, *flags, *objects], capture_output=True, text=True, check=True).stdout
     return {line.split()[-1] for line in listed.splitlines() if line and not line.endswith(":")}
 
@@ -52,6 +59,18 @@ def test_no_state_and_little_code_on_a_chip(chip_objects: list[Path]) -> None:
     text, data, bss = (int(v) for v in sizes.splitlines()[-1].split()[:3])
     assert (data, bss) == (0, 0)
     assert text < 27_000  # tracker and average precision included, which the linker leaves out where nobody calls them
+
+
+@pytest.mark.parametrize("linked", [build_image, build_link])
+def test_no_heap_and_no_console_in_an_image(linked: Callable) -> None:
+    """Everything that was linked, the C library's part included."""
+    if not shutil.which("arm-none-eabi-gcc"):
+        pytest.skip("no arm-none-eabi-gcc: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi")
+    names = symbols(COMPILERS["cortex-m7"], [linked("mps2-an500", model()).elf], "--defined-only")
+    assert "tess_run" in names
+    assert [name for name in names if re.search(r"alloc|sbrk|(^|_)free(_r)?$|printf|puts$|scanf|stdout|impure|^exit$", name)] == [
+        name for name in names if name in OWN
+    ]
 
 
 def test_no_floating_point_instruction(chip_objects: list[Path]) -> None:
