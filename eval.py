@@ -29,6 +29,7 @@ from detection.sources import (
     NAMES,
     check_classes,
     find_source,
+    is_classifier,
     open_board_predictor,
     open_predictor,
     split_names,
@@ -70,7 +71,7 @@ def main() -> int:
     ]  # fmt: skip
     journals = [one.journal for one in predictors if isinstance(one, DevicePredictor) and one.journal]
     scales = input_scales(whole, predictors[0].height, predictors[0].width)
-    new_evaluators = evaluators_for(config.format, config.path, options.split, whole.classes, scales)
+    new_evaluators = evaluators_for(config.format, config.path, options.split, whole.classes, scales, is_classifier(source))
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("pictures", total=len(pictures))

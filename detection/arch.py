@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from datasets.strict import StrictModel
 
 INPUT = "input"  # name of the picture in `Layer.inputs`
-Kind = Literal["conv", "depthwise", "add", "upsample", "maxpool"]
+PRESENCE = "presence"  # the output of a classifier
+Kind = Literal["conv", "depthwise", "add", "upsample", "maxpool", "mean"]
 
 
 class ArchError(ValueError):
@@ -89,6 +90,12 @@ class Head(StrictModel):
     repeat: int = Field(1, ge=0)
 
 
+class Classifier(StrictModel):
+    """Instead of neck and head: a 1x1 convolution to `channels`, the mean over the map, one logit a class."""
+
+    channels: int = Field(128, ge=1)
+
+
 class Arch(StrictModel):
     """A detector's structure. In YAML either explicit or `preset: NAME` [`width: 0.35`] with overrides beside it; a
     preset is written out when it is read, so a saved Arch is always explicit."""
@@ -99,6 +106,7 @@ class Arch(StrictModel):
     blocks: tuple[Block, ...]
     neck: Neck = Neck()
     head: Head = Head()
+    classifier: Classifier | None = None  # says whether a class is in the picture; there are no boxes then
     num_classes: int = Field(1, ge=1)
 
     @model_validator(mode="before")
@@ -112,6 +120,8 @@ class Arch(StrictModel):
 
     @model_validator(mode="after")
     def _levels_exist(self) -> "Arch":
+        if self.classifier is not None:
+            return self
         strides = self.head.strides
         if not strides or list(strides) != sorted(set(strides)):
             raise ValueError(f"head.strides {list(strides)} must be ascending and not empty")
@@ -127,11 +137,13 @@ class Arch(StrictModel):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return self.head.strides
+        return self.head.strides if self.classifier is None else ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the output tensors: for each level objectness, [class], box."""
+        """Names of the output tensors: for each level objectness, [class], box; a classifier's one."""
+        if self.classifier is not None:
+            return (PRESENCE,)
         kinds = ("objectness", "class", "box") if self.num_classes > 1 else ("objectness", "box")
         return tuple(f"head{stride}/{kind}" for stride in self.strides for kind in kinds)
 
@@ -141,6 +153,8 @@ class Arch(StrictModel):
     def layers(self) -> tuple[Layer, ...]:
         """The network in topological order, heads as early as can be; the first layer reads `INPUT`."""
         backbone, features = _backbone(self)
+        if self.classifier is not None:
+            return (*backbone, *_classifier(self, backbone[-1].name))
         neck, merged = _neck(self, [features[stride] for stride in self.strides])
         heads = [layer for index, name in enumerate(merged) for layer in _head(self, index, name)]
         return _early(backbone, [*neck, *heads])
@@ -161,6 +175,8 @@ def shapes(layers: Sequence[Layer], height: int, width: int) -> dict[str, Shape]
             size = sources[1].height, sources[1].width
             if (first.height, first.width) != tuple(-(-side // layer.stride) for side in size):
                 raise ArchError(f"'{layer.name}' cannot make {size[0]}x{size[1]} of {first.height}x{first.width}")
+        elif layer.kind == "mean":
+            size = 1, 1
         else:
             size = -(-first.height // layer.stride), -(-first.width // layer.stride)
         known[layer.name] = Shape(*size, layer.channels)
@@ -308,6 +324,15 @@ def _head(arch: Arch, index: int, source: str) -> list[Layer]:
         layers.append(Layer(f"{name}/class", "conv", (current,), arch.num_classes))
     layers.append(Layer(f"{name}/box", "conv", (current,), 4))
     return layers
+
+
+def _classifier(arch: Arch, source: str) -> list[Layer]:
+    channels = arch.classifier.channels
+    return [
+        _conv("classifier/pointwise", source, channels),
+        Layer("classifier/mean", "mean", ("classifier/pointwise",), channels),
+        Layer(PRESENCE, "conv", ("classifier/mean",), arch.num_classes),
+    ]
 
 
 def _neck_channels(arch: Arch) -> tuple[int, ...]:

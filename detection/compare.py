@@ -20,7 +20,7 @@ from detection.metrics.protocols import evaluators_for
 from detection.metrics.resample import RESAMPLES
 from detection.metrics.sizes import input_scales
 from detection.predictors import PredictorError
-from detection.sources import check_classes, find_source, open_predictor, split_names
+from detection.sources import check_classes, find_source, is_classifier, open_predictor, split_names
 
 
 def compare(sources: list[str], data: Path, on: str, split: str, limit: int | None, resamples: int) -> list[Evaluation]:
@@ -35,7 +35,7 @@ def compare(sources: list[str], data: Path, on: str, split: str, limit: int | No
             check_classes(source, whole.classes)
             predictor = open_predictor(source, on, raw=False)
             scales = input_scales(whole, predictor.height, predictor.width)
-            make = evaluators_for(config.format, config.path, split, whole.classes, scales)
+            make = evaluators_for(config.format, config.path, split, whole.classes, scales, is_classifier(source))
             task = bar.add_task(name, total=len(pictures))
             advance = lambda done, _, task=task: bar.update(task, completed=done)  # noqa: E731
             found.append(replace(evaluate_together([predictor], pictures, make, advance, resamples)[0], name=name))

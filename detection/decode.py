@@ -64,17 +64,27 @@ def scores_of(cells: Cells) -> Tensor:
 
 @torch.no_grad()
 def decode(arch: Arch, outputs: tuple[Tensor, ...], config: DecodeConfig, content: Tensor) -> list[Found]:
-    """Threshold, clip to the content, keep the best candidates, suppress doubles: one `Found` a picture.
+    """Threshold, clip to the content, keep the best candidates, suppress doubles: one `Found` a picture. Of a classifier an
+    answer for every class.
 
     Args:
         content: (N, 2) width and height in input pixels of the letterboxed picture; boxes are clipped to it.
     """
+    if arch.classifier is not None:
+        return [_presence(logits, size.to(logits)) for logits, size in zip(outputs[0][:, :, 0, 0], content, strict=True)]
     cells = flatten(arch, outputs)
     scores = scores_of(cells)
     boxes = decode_boxes(cells.box, cells.centers, cells.strides)
     return [
         _decode_one(boxes[i], scores[i], config, content[i].to(boxes)) for i in range(len(scores))
     ]
+
+
+def _presence(logits: Tensor, content: Tensor) -> Found:
+    """A classifier's answer for one picture, (K,): a box that covers the content for every class, best first, then by class."""
+    scores, labels = torch.sort(logits.float().sigmoid(), descending=True, stable=True)
+    boxes = torch.cat([torch.zeros_like(content), content]).float().expand(len(labels), 4)
+    return Found(boxes, scores, labels)
 
 
 def _decode_one(boxes: Tensor, scores: Tensor, config: DecodeConfig, content: Tensor) -> Found:

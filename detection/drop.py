@@ -8,9 +8,11 @@ from typing import Any
 from datasets.annotations import Sample
 from detection.config import Config
 from detection.evaluate import evaluate_together
+from detection.metrics.presence import PresenceEvaluator
 from detection.metrics.voc import VocEvaluator
 from detection.model.detector import Detector
-from detection.predictors import DevicePredictor, FloatPredictor
+from detection.predictors import FloatPredictor, device_predictor
+from detection.presence import PresenceSpec
 from firmware.device import open_host
 
 METRIC = "voc_ap50_area"
@@ -37,6 +39,7 @@ class Drop:
     float_ap: float
     int8_ap: float
     images: int
+    metric: str = METRIC
 
     @property
     def points(self) -> float:
@@ -45,26 +48,30 @@ class Drop:
 
     def as_json(self) -> dict[str, Any]:
         values = {"float": round(self.float_ap, 4), "int8": round(self.int8_ap, 4), "points": round(self.points, 2)}
-        return {"metric": METRIC, "images": self.images, **values}
+        return {"metric": self.metric, "images": self.images, **values}
 
 
-def measure_drop(network: FloatNetwork, tess: Path) -> Drop:
-    """Show the pictures to both."""
+def measure_drop(network: FloatNetwork, tess: Path, presence: PresenceSpec | None = None) -> Drop:
+    """Show the pictures to both. `presence`: of a classifier."""
     size = network.config.input.height, network.config.input.width
     predictors = [
         FloatPredictor(network.detector, size, network.config.decode),
-        DevicePredictor(open_host(tess), "host", raw=False),
+        device_predictor(open_host(tess), "host", presence, raw=False),
     ]
-    found = evaluate_together(predictors, network.pictures, lambda: [VocEvaluator(network.classes, eleven_points=False)])
-    float_ap, int8_ap = (one.metrics.values[METRIC] for one in found)
-    return Drop(float_ap, int8_ap, len(network.pictures))
+    if presence is not None:
+        metric, make = "presence_ap", lambda: [PresenceEvaluator(network.classes)]
+    else:
+        metric, make = METRIC, lambda: [VocEvaluator(network.classes, eleven_points=False)]
+    found = evaluate_together(predictors, network.pictures, make)
+    float_ap, int8_ap = (one.metrics.values[metric] for one in found)
+    return Drop(float_ap, int8_ap, len(network.pictures), metric)
 
 
 def check_drop(drop: Drop, most: float, worst: str) -> None:
     """Raise DropError where more than `most` points are lost; `worst` is the layer to look at."""
     if drop.points > most:
         raise DropError(
-            f"int8 loses {drop.points:.1f} points of AP50 on {drop.images} pictures ({drop.float_ap:.3f} in float, "
+            f"int8 loses {drop.points:.1f} points of AP on {drop.images} pictures ({drop.float_ap:.3f} in float, "
             f"{drop.int8_ap:.3f} in int8), more than --max-drop {most:g}; nothing was written. The layer that int8 hurts most "
             f"is {worst}: try --method percentile or more --calibration pictures"
         )

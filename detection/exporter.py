@@ -18,6 +18,7 @@ from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from datasets.strict import parse
 from datasets.subset import Subset, evenly_spaced
+from detection.presence import TASK, presence_spec
 from firmware.compiler import choose, report
 from firmware.compiler.decode import DecodeSpec, make_decode_spec
 from firmware.compiler.graph import Graph
@@ -166,12 +167,11 @@ def _quantise_network(
     worst = worst_layer(ratios)
     worst_text = f"'{worst.name}' ({worst.db:.1f} dB)"
     say(f"signal to quantisation noise: worst layer {worst_text}")
-    metadata = {
-        "format": METADATA_FORMAT,
-        "classes": list(checkpoint.class_names),
-        "strides": list(detector.arch.head.strides),
-        "decode": config.decode.model_dump(),
-    }
+    metadata: dict[str, Any] = {"format": METADATA_FORMAT, "classes": list(checkpoint.class_names)}
+    if detector.arch.classifier is None:
+        metadata |= {"strides": list(detector.arch.strides), "decode": config.decode.model_dump()}
+    else:
+        metadata["task"] = TASK
     quality = [{"layer": ratio.name, "sqnr_db": round(ratio.db, 2)} for ratio in ratios]
     proving = frames[:: max(1, len(frames) // verification)][:verification]
     if not sample:
@@ -226,8 +226,8 @@ def export(
 def _checked_drop(network: Network, tess: Path, max_drop: float, say: Say) -> dict[str, Any]:
     from detection.drop import check_drop, measure_drop
 
-    say(f"comparing AP50 of float and int8 on {len(network.origin.pictures)} validation pictures")
-    drop = measure_drop(network.origin, tess)
-    say(f"AP50 {drop.float_ap:.3f} in float, {drop.int8_ap:.3f} in int8: {drop.points:+.1f} points lost")
+    say(f"comparing AP of float and int8 on {len(network.origin.pictures)} validation pictures")
+    drop = measure_drop(network.origin, tess, presence_spec(network.graph, network.metadata))
+    say(f"AP {drop.float_ap:.3f} in float, {drop.int8_ap:.3f} in int8: {drop.points:+.1f} points lost")
     check_drop(drop, max_drop, network.worst)
     return drop.as_json()

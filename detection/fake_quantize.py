@@ -69,7 +69,7 @@ class FakeQuantDetector(FoldedDetector):
     def _run(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
         if layer.kind in ("upsample", "maxpool"):  # they move values that are quantised already
             return super()._run(layer, inputs)
-        if layer.kind == "add":
+        if layer.kind in ("add", "mean"):
             return self._fake_quantize(layer.name, super()._run(layer, inputs))
         unit = self.convs[layer.name]
         return self._fake_quantize(layer.name, _quantized_convolution(unit, inputs[0]))

@@ -27,11 +27,13 @@ class Loss(NamedTuple):
 def detection_loss(
     arch: Arch, outputs: tuple[Tensor, ...], truth: Truth, config: LossConfig, teacher: Tensor | None = None
 ) -> Loss:
-    """Loss of a batch: sums over cells divided by the number of assigned cells (at least 1).
+    """Loss of a batch: sums over cells divided by the number of assigned cells (at least 1); `presence_loss` of a classifier.
 
     Args:
         teacher: (N, C) scores in [0, 1] that objectness is to follow as well, in ignored areas too.
     """
+    if arch.classifier is not None:
+        return presence_loss(outputs[0][:, :, 0, 0], truth, config)
     cells = flatten(arch, outputs)
     n_images = len(cells.objectness)
     image, cell, target = assign(cells, truth, config.radius)
@@ -55,6 +57,20 @@ def detection_loss(
     if teacher is not None:
         terms["teacher"] = config.teacher * scale * _objectness(cells.objectness, teacher, config).sum()
     return Loss(terms, len(cell))
+
+
+def presence_loss(logits: Tensor, truth: Truth, config: LossConfig) -> Loss:
+    """Cross entropy of a classifier, a mean over pictures and classes. logits: (N, K).
+
+    A picture shows a class when an object of it is in `truth`; where all of them are ignored (cut off, or under
+    `augment.min_box`) it teaches nothing of that class.
+    """
+    shown, unsure = torch.zeros_like(logits, dtype=torch.float32), torch.zeros_like(logits, dtype=torch.float32)
+    shown[truth.image[~truth.ignore], truth.labels[~truth.ignore]] = 1.0
+    unsure[truth.image[truth.ignore], truth.labels[truth.ignore]] = 1.0
+    weight = torch.maximum(shown, 1 - unsure)
+    loss = F.binary_cross_entropy_with_logits(logits.float(), shown, reduction="none")
+    return Loss({"class": config.classes * (weight * loss).sum() / weight.sum().clamp(min=1)}, int(shown.sum()))
 
 
 def _objectness(logits: Tensor, wanted: Tensor, config: LossConfig) -> Tensor:

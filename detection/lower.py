@@ -21,6 +21,7 @@ from firmware.compiler.graph import (
     DepthwiseConv2D,
     Graph,
     MaxPool2D,
+    Mean,
     Op,
     Params,
     ResizeNearest,
@@ -84,6 +85,8 @@ def _params(layer: Layer, tensors: Mapping[str, Tensor], convolutions: Mapping[s
     clamp = clamp_for("RELU6" if layer.relu6 else "NONE", out.quant)
     if layer.kind == "add":
         return Add(clamp)
+    if layer.kind == "mean":
+        return Mean((True, True, False))
     if layer.kind == "upsample":
         crop = (source.shape.h * layer.stride - out.shape.h, source.shape.w * layer.stride - out.shape.w)
         return ResizeNearest((layer.stride, layer.stride), crop)

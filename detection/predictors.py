@@ -14,6 +14,7 @@ from datasets.annotations import GroundTruth, Sample
 from detection.detections import Detections
 from detection.evaluate import Prediction, RawOutput
 from detection.journal import Journal
+from detection.presence import PresenceSpec
 from firmware.compiler.decode import DecodeSettings, DecodeSpec, decode, to_original
 from firmware.compiler.graph import Graph
 from firmware.compiler.interpreter import Interpreter
@@ -80,7 +81,7 @@ class FloatPredictor(_Base):
 class _HeadMapPredictor(_Base):
     """An int8 network of any make, decoded by `firmware.compiler.decode`."""
 
-    def __init__(self, graph: Graph, spec: DecodeSpec) -> None:
+    def __init__(self, graph: Graph, spec: DecodeSpec | PresenceSpec) -> None:
         self.graph, self.spec = graph, spec
         self.height, self.width, _ = graph.tensors[graph.input].shape
 
@@ -93,7 +94,8 @@ class _HeadMapPredictor(_Base):
         for sample in samples:
             heads = self.head_maps(letterbox(sample.image, self.height, self.width))
             content = _content(sample, self.height, self.width)
-            raw = RawOutput(heads, decode(self.spec, heads, content))
+            own = isinstance(self.spec, PresenceSpec)
+            raw = RawOutput(heads, self.spec.decode(heads, content) if own else decode(self.spec, heads, content))
             predictions.append(Prediction(_to_detections(raw.boxes, content, sample), raw))
         return predictions
 
@@ -103,7 +105,7 @@ class Int8Predictor(_HeadMapPredictor):
 
     name = "int8"
 
-    def __init__(self, graph: Graph, spec: DecodeSpec) -> None:
+    def __init__(self, graph: Graph, spec: DecodeSpec | PresenceSpec) -> None:
         super().__init__(graph, spec)
         self._interpreter = Interpreter(graph)
 
@@ -116,7 +118,7 @@ class TflitePredictor(_HeadMapPredictor):
 
     name = "tflite"
 
-    def __init__(self, model: bytes, graph: Graph, spec: DecodeSpec) -> None:
+    def __init__(self, model: bytes, graph: Graph, spec: DecodeSpec | PresenceSpec) -> None:
         """Raises PredictorError when LiteRT is not installed or refuses the model."""
         super().__init__(graph, spec)
         try:
@@ -177,6 +179,31 @@ class DevicePredictor(_Base):
             if sample.image_id not in self.journal.records:
                 self.journal.append(sample.image_id, self.device.detect_many([sample.image], raw=self.raw)[0])
         return [self.journal.records[sample.image_id] for sample in samples]
+
+
+class DeviceClassifier(_Base):
+    """The model.tess of a classifier in the C runtime. It has no decoder: frames are letterboxed and logits read here."""
+
+    def __init__(self, device: Device, name: str, spec: PresenceSpec, batch: int = 1) -> None:
+        self.device, self.name, self.spec, self.batch = device, name, spec, batch
+        self.height, self.width, _ = device.header.input_shape
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        records = self.device.run_frames([letterbox(sample.image, self.height, self.width) for sample in samples])
+        predictions = []
+        for record, sample in zip(records, samples, strict=True):
+            content = _content(sample, self.height, self.width)
+            rows = self.spec.decode(record.heads, content)
+            found = _to_detections(rows, content, sample)
+            predictions.append(Prediction(found, RawOutput(record.heads, rows), record.instructions))
+        return predictions
+
+
+def device_predictor(
+    device: Device, name: str, spec: PresenceSpec | None, batch: int = 1, raw: bool = True
+) -> DevicePredictor | DeviceClassifier:
+    """The predictor for what the device runs; `spec`: of a classifier."""
+    return DevicePredictor(device, name, batch, raw) if spec is None else DeviceClassifier(device, name, spec, batch)
 
 
 def _content(sample: Sample, height: int, width: int) -> tuple[int, int]:

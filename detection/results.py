@@ -23,6 +23,9 @@ HEADINGS = {
     "coco_ap": "COCO AP",
     "voc_ap50_area": "VOC AP50",
     "voc_ap50_11": "VOC AP50, 11 points",
+    "presence_accuracy": "accuracy",
+    "presence_balanced": "balanced accuracy",
+    "presence_ap": "presence AP",
 }  # the values of the table, in its order; metrics.json has all
 SIZES = {f"input_ap50_{name}": f"{low:g}-{high:g} px" for name, (low, high) in RANGES.items()}
 

@@ -14,7 +14,15 @@ from detection.config import Config, DecodeConfig
 from detection.evaluate import Predictor
 from detection.exporter import decode_spec, find_checkpoint
 from detection.journal import Journal
-from detection.predictors import DevicePredictor, FloatPredictor, Int8Predictor, PredictorError, TflitePredictor
+from detection.predictors import (
+    DevicePredictor,
+    FloatPredictor,
+    Int8Predictor,
+    PredictorError,
+    TflitePredictor,
+    device_predictor,
+)
+from detection.presence import PresenceSpec, presence_spec
 from firmware.compiler.decode import DecodeSpec
 from firmware.compiler.graph import Graph
 from firmware.compiler.tflite import read_metadata, read_tflite
@@ -112,9 +120,8 @@ def open_predictor(source: Source, name: str, raw: bool = True, batch: int = EMU
     if kind in ("int8", "tflite"):
         graph, spec = _read_tflite(needed)
         return Int8Predictor(graph, spec) if kind == "int8" else TflitePredictor(needed.read_bytes(), graph, spec)
-    if kind == "host":
-        return DevicePredictor(open_host(needed), name, raw=raw)
-    return DevicePredictor(open_emulator(needed, target or "mps2-an500"), name, batch, raw)
+    device = open_host(needed) if kind == "host" else open_emulator(needed, target or "mps2-an500")
+    return device_predictor(device, name, _presence_of(source), batch if kind == "emulator" else 1, raw)
 
 
 def open_board_predictor(
@@ -127,6 +134,8 @@ def open_board_predictor(
     """
     if source.tess is None:
         raise PredictorError(_missing(source, "board"))
+    if _presence_of(source):
+        raise PredictorError(f"{source.path} is a classifier: evaluate it on host or emulator; boards are asked for boxes")
     device = open_board(source.tess, name.partition(":")[2], profile)
     facts = device.client.facts
     try:
@@ -136,6 +145,17 @@ def open_board_predictor(
         device.close()
         raise
     return DevicePredictor(device, name, journal=journal)
+
+
+def is_classifier(source: Source) -> bool:
+    """Whether the network says which classes a picture shows, and not where."""
+    if source.tflite is not None:
+        return _presence_of(source) is not None
+    if source.checkpoint is None:
+        return False
+    from detection.checkpoint import load_checkpoint
+
+    return load_checkpoint(source.checkpoint).arch.classifier is not None
 
 
 def class_names(source: Source) -> tuple[str, ...]:
@@ -200,10 +220,19 @@ def _open_float(path: Path) -> FloatPredictor:
     return FloatPredictor(detector.to(device), (config.input.height, config.input.width), settings)
 
 
-def _read_tflite(path: Path) -> tuple[Graph, DecodeSpec]:
+def _presence_of(source: Source) -> PresenceSpec | None:
+    """Of a classifier: model.tess has no decoder, model.tflite beside it says what its output means."""
+    if source.tflite is None:
+        return None
+    spec = _read_tflite(source.tflite)[1]
+    return spec if isinstance(spec, PresenceSpec) else None
+
+
+def _read_tflite(path: Path) -> tuple[Graph, DecodeSpec | PresenceSpec]:
     content = path.read_bytes()
     graph = read_tflite(content)
-    spec = decode_spec(graph, read_metadata(content))
+    metadata = read_metadata(content)
+    spec = decode_spec(graph, metadata) or presence_spec(graph, metadata)
     if spec is None:
         raise PredictorError(f"{path} is no detector of ours: it says nothing of strides and classes, so no boxes come of it")
     return graph, spec

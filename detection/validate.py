@@ -12,6 +12,7 @@ from datasets.dataset import Dataset
 from detection.config import DecodeConfig
 from detection.decode import decode
 from detection.detections import Detections
+from detection.metrics.presence import presence_ap
 from detection.metrics.voc import ap50
 from detection.model.detector import Detector, normalise
 from firmware.compiler.preprocess import content_size, letterbox
@@ -60,7 +61,7 @@ def predict(
 class Validation(NamedTuple):
     """What a validation found."""
 
-    ap: float  # mean AP at IoU .5 in [0, 1]; NaN when the pictures show nothing
+    ap: float  # mean AP at IoU .5 in [0, 1], of a classifier AP over pictures; NaN when the pictures show nothing
     found: list[Detections]  # picture by picture
 
 
@@ -69,7 +70,8 @@ def validate(
 ) -> Validation:
     """Run the network over the pictures. `advance` is called with the number of pictures just done."""
     found = list(predict(detector, pictures, config, advance))
-    return Validation(ap50(zip(pictures.truths, found, strict=True), pictures.classes), found)
+    score = ap50 if detector.arch.classifier is None else presence_ap
+    return Validation(score(zip(pictures.truths, found, strict=True), pictures.classes), found)
 
 
 def _to_original(boxes: Tensor, content: Tensor, size: Tensor) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from detection.metrics.coco import CocoEvaluator
 from detection.metrics.common import Evaluator
+from detection.metrics.presence import PresenceEvaluator
 from detection.metrics.sizes import RANGES, SizeEvaluator
 from detection.metrics.voc import VocEvaluator
 from detection.metrics.wider import SETTINGS, WiderEvaluator, load_faces
@@ -31,18 +32,28 @@ PROTOCOLS: dict[str, str] = {
         f"input_ap50_{name}": f"PASCAL VOC AP at IoU >= .5, area; objects of {low:g} to {high:g} px side in the network's input"
         for name, (low, high) in RANGES.items()
     },
+    "presence_accuracy": "share of pictures, object of at least 0.5 % of the picture (Visual Wake Words), score >= .5",
+    "presence_balanced": "mean of the shares of pictures with and without such an object that are told right",
+    "presence_ap": "AP of pictures ranked by score, area under the curve (VOC's classification task)",
 }  # every value that an evaluation writes: name -> its protocol in words
 
 
 def evaluators_for(
-    data_format: str, root: Path, split: str, classes: Sequence[str], scales: Mapping[str, float] | None = None
+    data_format: str,
+    root: Path,
+    split: str,
+    classes: Sequence[str],
+    scales: Mapping[str, float] | None = None,
+    presence: bool = False,
 ) -> Callable[[], list[Evaluator]]:
     """A maker of fresh evaluators: AP50 for everything, with `scales` (`sizes.input_scales`) also by size, beside it what
     the format's own protocol is: VOC's 11 points, WIDER FACE's three settings, or COCO.
 
     WIDER FACE's own protocol needs its validation split and `eval_tools/ground_truth/*.mat` below `root`; without them
-    only AP50 is given (`missing_note` says why).
+    only AP50 is given (`missing_note` says why). With `presence` the data set is scored as a classifier's.
     """
+    if presence:
+        return lambda: [PresenceEvaluator(classes)]
     faces = load_faces(_ground_truth(root)) if data_format == "wider" and split == "val" and _has_lists(root) else None
 
     def make() -> list[Evaluator]:

@@ -77,8 +77,8 @@ class Detector(nn.Module):
             nn.init.normal_(unit.conv.weight, std=math.sqrt(2.0 / fan_out) if unit.norm is not None else 0.01)
             if unit.conv.bias is not None:
                 kind = name.rpartition("/")[2]
-                start = {"box": math.log(START_DISTANCE + 0.5), "objectness": -math.log(1 / PRIOR - 1), "class": 0.0}
-                nn.init.constant_(unit.conv.bias, start[kind])
+                start = {"box": math.log(START_DISTANCE + 0.5), "objectness": -math.log(1 / PRIOR - 1)}
+                nn.init.constant_(unit.conv.bias, start.get(kind, 0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         maps: dict[str, Tensor] = {INPUT: x}
@@ -96,6 +96,8 @@ class Detector(nn.Module):
         if layer.kind == "upsample":
             height, width = inputs[1].shape[2:]  # of the finer map: odd where a stride left a remainder
             return F.interpolate(inputs[0], scale_factor=float(layer.stride), mode="nearest")[:, :, :height, :width]
+        if layer.kind == "mean":
+            return inputs[0].mean((2, 3), keepdim=True)
         return F.max_pool2d(pad_same(inputs[0], layer.kernel, layer.stride), layer.kernel, layer.stride)
 
 
