@@ -310,6 +310,25 @@ def test_a_cut_file_a_missing_one_and_a_model_too_big_are_one_line(world: World)
     assert camera.main(hog)[0].startswith("error: /rom/model.tess needs 60991 bytes of work memory in one piece")
 
 
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("00001.bmp,60", "pictures/truth.csv, line 1: expected name,width,height[,x1,y1,x2,y2,class,ignore]"),
+        ("00001.bmp,60,40,1,2,3,x,circle,0", "pictures/truth.csv, line 1: expected name,width,height[,x1,y1,x2,y2,class,ignore]"),
+        ("00001.bmp,60,40,1,2,3,4,horse,0", "00001.bmp: the model knows no 'horse', only circle, square, triangle"),
+        ("files.json,60,40", "pictures/files.json is no .bmp, or cut off"),
+    ],
+)
+def test_bad_truth_is_one_line(world: World, line: str, error: str) -> None:
+    camera = world.camera
+    camera.start("card_small")
+    camera.run(
+        f"for name, text in (('truth.csv', {line!r} + '\\n'), ('files.json', '{{}}')):\n"
+        "    with open('pictures/' + name, 'w') as file:\n        file.write(text)"
+    )
+    assert camera.main("main.ROM = '/nothing/'") == [f"error: {error}"]
+
+
 def test_a_full_card_costs_the_log_and_not_the_program(world: World) -> None:
     camera = world.camera
     used = sum(len(data) for name, data in world.small_card.items() if name != "model.tflite")

@@ -17,14 +17,13 @@ MAX_OBJECTS = 500  # most true objects of a picture, for EVALUATE
 # ------------------
 
 import gc
+import json
 import os
 import struct
 import sys
 import time
 from array import array
 from binascii import crc32
-
-import json
 
 ROM = "/rom/"
 COLOUR = (0, 255, 0)
@@ -435,6 +434,9 @@ if __name__ == "__main__":
         sys.exit(1)
     except OSError as error:
         print("error: the card cannot be read (error %s)" % error.args[0])
+        sys.exit(1)
+    except RuntimeError as error:
+        print("error: the camera does not work: %s" % error)
         sys.exit(1)
     except KeyboardInterrupt:
         pass
