@@ -13,7 +13,7 @@ from rich.table import Table
 
 from datasets import cli
 from detection.exporter import MAX_DROP, export, load_network
-from firmware.compiler.choose import check_schedule_text
+from firmware.compiler.published import FORMS, check_schedule_text
 from firmware.compiler.target import load_target, parse_size
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="checkpoint, run folder, zoo folder or int8 .tflite")
     parser.add_argument("--target", default="mps2-an500", help="a name in configs/targets (default: mps2-an500)")
     parser.add_argument("--sram", type=parse_size, help="at most this much peak_sram, e.g. 96K; the target's own by default")
-    parser.add_argument("--schedule", default="auto", help="auto, layer, stream or patch:ROWSxCOLS@SPLIT (default: auto)")
+    parser.add_argument("--schedule", default="auto", help=f"{FORMS} (default: auto)")
     parser.add_argument("--calibration", type=int, default=256, metavar="N", help="training pictures for ranges (default: 256)")
     parser.add_argument("--verification", type=int, default=4, metavar="N", help="frames that must give equal bytes (default: 4)")
     parser.add_argument("--method", choices=("minmax", "percentile", "mse"), help="how ranges are chosen")

@@ -79,7 +79,7 @@ def test_boxes_are_drawn(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ("arguments", "words"),
     [
         (["nothing-here"], "no checkpoint there"),
-        (["RUN", "--schedule", "patches"], "write auto, layer, stream or patch"),
+        (["RUN", "--schedule", "patches"], "write auto, layer, stream, patch"),
         (["RUN", "--sram", "2K"], "the least that any schedule needs"),
         (["RUN", "--schedule", "layer", "--sram", "8K"], "peak_sram is"),
         (["RUN", "--target", "mps2-an50"], "did you mean 'mps2-an500'"),
@@ -96,7 +96,7 @@ def test_export_refuses_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("schedule", ["layer", "stream", "patch:2x2@4"])
+@pytest.mark.parametrize("schedule", ["layer", "stream", "patch:2x2@4", "msf:1.3"])
 def test_forced_schedules_give_the_same_bytes(run: Path, schedule: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The proof inside of export compares them; here, that the plan says what was asked for."""
     model = run / "export" / "model.tflite"

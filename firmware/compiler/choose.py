@@ -1,27 +1,15 @@
-"""From a user's words to one schedule: `auto`, `layer`, `stream`, `patch:ROWSxCOLS@SPLIT`, and a budget that must hold."""
+"""From a user's words to one schedule: `auto` or a published method (`published.FORMS`), and a budget that must hold."""
 
-import re
 from collections.abc import Sequence
 
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import ScheduleError, layer_by_layer, patches, stream
+from firmware.compiler.published import check_schedule_text, published_schedule
 from firmware.compiler.search import Deployment, deploy, search_front
 from firmware.compiler.target import Target
-
-FORMS = "auto, layer, stream or patch:ROWSxCOLS@SPLIT (as in patch:4x4@8)"
 
 
 class BudgetError(ValueError):
     """No schedule fits. The message says what is needed, by which segment, and what would fit."""
-
-
-def check_schedule_text(text: str) -> None:
-    """Raise ScheduleError unless `text` is one of FORMS; for a door that wants to know before it works for minutes."""
-    if text not in ("auto", "layer", "stream") and not _PATCH.fullmatch(text):
-        raise ScheduleError(f"--schedule {text}: write {FORMS}")
-
-
-_PATCH = re.compile(r"patch:(\d+)x(\d+)@(\d+)")
 
 
 def choose(
@@ -39,13 +27,7 @@ def choose(
         if not fitting:
             raise BudgetError(_too_big(front[-1], budget, target, front))
         return fitting[0], front
-    if text == "layer":
-        chosen = deploy(program, layer_by_layer(program), max_candidates)
-    elif text == "stream":
-        chosen = deploy(program, stream(program), max_candidates)
-    else:
-        rows, columns, split = (int(n) for n in _PATCH.fullmatch(text).groups())
-        chosen = deploy(program, patches(program, rows, columns, split), max_candidates)
+    chosen = deploy(program, published_schedule(program, text), max_candidates)
     if chosen.cost.peak_sram > budget:
         raise BudgetError(_too_big(chosen, budget, target, front))
     return chosen, front
