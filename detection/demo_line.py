@@ -168,6 +168,10 @@ def _report(run: Path, config: Config, evaluations: list[Evaluation], done: Expo
             FrontRow(str(d.schedule), d.cost.peak_sram, d.cost.scheduled_macs, d.cost.recompute, d is done.deployment)
             for d in done.front
         ),
+        published=tuple(
+            FrontRow(m.name, m.deployment.cost.peak_sram, m.deployment.cost.scheduled_macs, m.deployment.cost.recompute)
+            for m in done.published
+        ),
         environment=(("python", platform.python_version()), ("machine", platform.machine()), ("config", config.name)),
     )
 

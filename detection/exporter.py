@@ -19,12 +19,13 @@ from datasets.config import load_data_config
 from datasets.strict import parse
 from datasets.subset import Subset, evenly_spaced
 from detection.presence import TASK, presence_spec
-from firmware.compiler import choose, report
+from firmware.compiler import choose, plan_picture, report
 from firmware.compiler.decode import DecodeSpec, make_decode_spec
 from firmware.compiler.graph import Graph
 from firmware.compiler.image import selftest_frame, write_image
 from firmware.compiler.preprocess import letterbox
 from firmware.compiler.program import build_program
+from firmware.compiler.published import Published, compare
 from firmware.compiler.search import Deployment
 from firmware.compiler.target import Target
 from firmware.compiler.tflite import read_metadata, read_tflite, write_tflite
@@ -62,6 +63,7 @@ class Export:
     folder: Path
     deployment: Deployment
     front: tuple[Deployment, ...]
+    published: tuple[Published, ...]
     proof: Proof
     network: Network
     tess_size: int
@@ -204,7 +206,8 @@ def export(
     say(report.describe(chosen))
     say(f"proving equal bytes on {len(network.frames)} frames")
     proof = prove(network.graph, chosen, tflite, tess, network.frames)
-    plan = report.plan_json(chosen, front, tflite, tess, target.name)
+    methods = compare(program, candidates)
+    plan = report.plan_json(chosen, front, methods, tflite, tess, target.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
         work = Path(scratch)
@@ -215,12 +218,12 @@ def export(
         if network.origin is not None:
             verified["drop"] = _checked_drop(network, work / "model.tess", max_drop, say)
         (work / "verify.json").write_text(json.dumps(verified, indent=1) + "\n")
-        report.draw_plan(chosen, front, work / "plan.png")
+        plan_picture.draw_plan(chosen, front, methods, work / "plan.png")
         package = write_package(tess, target, work) if target.openmv else None
         folder.mkdir(exist_ok=True)
         for made in sorted(work.iterdir()):
             shutil.move(made, folder / made.name)
-    return Export(folder, chosen, front, proof, network, len(tess), package)
+    return Export(folder, chosen, front, methods, proof, network, len(tess), package)
 
 
 def _checked_drop(network: Network, tess: Path, max_drop: float, say: Say) -> dict[str, Any]:

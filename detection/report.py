@@ -40,7 +40,7 @@ class PredictorRow:
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One point of the schedule front."""
+    """One point of the schedule front, or a published method beside it."""
 
     description: str
     peak_sram: int  # bytes
@@ -70,6 +70,7 @@ class ReportData:
     memory_plan: Picture | None = None
     detections: tuple[Picture, ...] = ()
     front: tuple[FrontRow, ...] = ()
+    published: tuple[FrontRow, ...] = ()  # published methods on the same network, executable like the front
     environment: tuple[tuple[str, str], ...] = ()  # (what, value)
 
 

@@ -50,6 +50,7 @@ def data(tmp_path: Path) -> ReportData:
         memory_plan=Picture(path, "Arena by step"),
         detections=(Picture(photo, "Three faces"),),
         front=(FrontRow("1 strip", 32000, 18_300_000, 0.021, True), FrontRow("whole", 99000, 17_900_000, 0.0)),
+        published=(FrontRow("MCUNetV2 patches", 64000, 19_000_000, 0.093),),
         environment=(("torch", "2.14.1"),),
     )
 
@@ -69,7 +70,7 @@ def test_the_page_is_well_nested_self_contained_and_described(data: ReportData, 
 
 def test_numbers_carry_their_units(data: ReportData) -> None:
     page = render_report(data)
-    for text in ("51.2 %", "98,304 B", "18.3 M", "+2.1 %", "53.0 M", "–", "chosen"):
+    for text in ("51.2 %", "98,304 B", "18.3 M", "+2.1 %", "53.0 M", "–", "chosen", "Published methods", "64,000 B", "+9.3 %"):
         assert text in page
 
 
