@@ -9,9 +9,9 @@ from firmware.compiler.choose import peak_step
 from firmware.compiler.published import Published
 from firmware.compiler.search import Deployment
 
-NAMED = 10  # buffers that carry their name, the largest ones
-NARROW = 0.03  # of the picture's width: names in narrower buffers are written upwards
+NAMED = 16  # buffers that carry their name where it fits, the largest ones
 LOW = 0.035  # of the picture's height: lower buffers carry no name
+LETTER_ACROSS, LETTER_UP = 0.0062, 0.013  # of the picture's width and height
 GOLDEN = 0.618033988749895  # of the circle of hues from one tensor to the next: neighbours never look alike
 INK, FOOT, PEAK, OURS, THEIRS = "#1d2327", "#cfd4d9", "#b3262e", "#0b6b62", "#8a5a00"
 
@@ -39,11 +39,13 @@ def _draw_memory(axes: Any, chosen: Deployment) -> None:
             t.first, height, width, bottom, align="edge", color=_colour(t.node), edgecolor="white", lw=0.6,
             hatch=None if whole else "///", alpha=0.92,
         )  # fmt: skip
-        if rank < NAMED and height > LOW * arena:
-            upwards = width < NARROW * len(nodes) and height > 0.2 * arena
+        name = _short(nodes[t.node].name)
+        across = width > LETTER_ACROSS * len(name) * len(nodes) and height > LOW * arena
+        upwards = height > LETTER_UP * len(name) * arena and width > LOW * 0.5 * len(nodes)
+        if rank < NAMED and (across or upwards):
             axes.text(
-                t.first + width / 2, bottom + height / 2, _short(nodes[t.node].name), ha="center", va="center", fontsize=7,
-                rotation=90 if upwards else 0, color=INK, clip_on=True,
+                t.first + width / 2, bottom + height / 2, name, ha="center", va="center", fontsize=7,
+                rotation=0 if across else 90, color=INK, clip_on=True,
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75},
             )  # fmt: skip
     _draw_segments(axes, chosen, arena)
