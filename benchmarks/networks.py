@@ -91,10 +91,28 @@ MNASNET_B1 = (
 )  # fmt: skip
 
 
-def backbone(name: str, blocks: tuple, size: int, width: float = 1.0, last: int | None = 1280) -> Graph:
-    """Stem 3x3 stride 2 with 32 channels, inverted residuals, a last 1x1 convolution; channels rounded to eights."""
+# FBNet-A (arXiv 1812.03443, MobileVision's definition): blocks that are skipped left out, pointwise convolutions in two groups
+# counted as whole ones.
+FBNET_A = (
+    (3, 3, 24, 2, 1), (1, 3, 24, 1, 1),
+    (6, 5, 32, 2, 1), (3, 3, 32, 1, 1), (1, 5, 32, 1, 1), (3, 3, 32, 1, 1),
+    (6, 5, 64, 2, 1), (3, 5, 64, 1, 1), (1, 5, 64, 1, 1), (6, 5, 64, 1, 1),
+    (6, 3, 112, 1, 1), (1, 5, 112, 1, 2), (1, 3, 112, 1, 1),
+    (6, 5, 184, 2, 2), (3, 5, 184, 1, 1), (6, 5, 184, 1, 1), (6, 5, 352, 1, 1),
+)  # fmt: skip
+# MCUNet for ImageNet in 320 kB ("in3"): large kernels early, which is what patches and fused chains pay for.
+MCUNET_IN3 = (
+    (1, 3, 8, 1, 1), (3, 7, 16, 2, 1), (5, 3, 16, 1, 1), (5, 7, 16, 1, 1), (4, 5, 16, 1, 1),
+    (5, 5, 24, 2, 3), (5, 3, 40, 2, 1), (6, 7, 40, 1, 1), (4, 5, 40, 1, 1),
+    (5, 5, 48, 1, 1), (5, 7, 48, 1, 1), (5, 3, 48, 1, 1),
+    (6, 3, 96, 2, 1), (5, 7, 96, 1, 1), (4, 3, 96, 1, 1), (5, 7, 160, 1, 1),
+)  # fmt: skip
+
+
+def backbone(name: str, blocks: tuple, size: int, width: float = 1.0, last: int | None = 1280, stem: int = 32) -> Graph:
+    """Stem 3x3 stride 2, inverted residuals, a last 1x1 convolution; channels rounded to eights."""
     b = Builder((size, size))
-    current = b.conv("input", _divisible(32 * width), 3, 2)
+    current = b.conv("input", _divisible(stem * width), 3, 2)
     for expand, kernel, channels, stride, repeats in blocks:
         for n in range(repeats):
             current = b.block(current, expand, kernel, _divisible(channels * width), stride if n == 0 else 1)

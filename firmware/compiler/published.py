@@ -62,7 +62,7 @@ def published_schedule(program: Program, text: str) -> Schedule:
     if method == "stream":
         return stream(program)
     if method == "msf":
-        return fused_chains(program, float(numbers or math.inf))
+        return Schedule(fused_chains(program, float(numbers or math.inf)).segments)
     staged = patches if method == "patch" else streamed_patches
     if not numbers:
         return _leanest_stage(program, staged)
@@ -117,46 +117,51 @@ def _stages(program: Program) -> Iterator[tuple[int, int]]:
 # Fused chains
 
 
-class _Path(NamedTuple):
-    peak: int  # bytes
+class FusedPath(NamedTuple):
+    """Fused chains one behind the other."""
+
+    peak: int  # bytes, the least that any placement needs
     work: int  # multiply-accumulates done again
     segments: tuple[Segment, ...]
 
 
-def fused_chains(program: Program, factor: float = math.inf) -> Schedule:
+def fused_chains(program: Program, factor: float = math.inf, as_counted: bool = False) -> FusedPath:
     """The least memory with at most `factor` times the multiply-accumulates: the Pareto paths over all cuts, as msf-CNN's P1.
 
     Raises ScheduleError where `factor` is less than 1.
     """
     if factor < 1:
         raise ScheduleError(f"--schedule msf:{factor:g}: the network itself has 1 times its multiply-accumulates")
-    paths: list[list[_Path]] = [[] for _ in range(len(program.nodes) + 1)]
-    paths[0] = [_Path(0, 0, ())]
+    paths: list[list[FusedPath]] = [[] for _ in range(len(program.nodes) + 1)]
+    paths[0] = [FusedPath(0, 0, ())]
     for stop in range(1, len(program.nodes) + 1):
         reached = [
-            _Path(max(path.peak, peak), path.work + work, (*path.segments, segment))
-            for segment, peak, work in chains_to(program, stop)
+            FusedPath(max(path.peak, peak), path.work + work, (*path.segments, segment))
+            for segment, peak, work in chains_to(program, stop, as_counted)
             for path in paths[segment.first]
             if path.work + work <= (factor - 1) * program.macs
         ]
         for path in sorted(reached, key=lambda path: path[:2]):
             if not paths[stop] or path.work < paths[stop][-1].work:
                 paths[stop].append(path)
-    return Schedule(paths[-1][0].segments)
+    return paths[-1][0]
 
 
-def chains_to(program: Program, stop: int, cached_columns: bool = False) -> Iterator[tuple[Segment, int, int]]:
+def chains_to(program: Program, stop: int, as_counted: bool = False) -> Iterator[tuple[Segment, int, int]]:
     """(segment, bytes, multiply-accumulates done again) of every chain that ends before node `stop`, the shortest first.
 
     A chain's result is all of it that others read. Its input and its result are whole; of what lies between there are the rows
-    that one row of the result needs, as wide as the map, or, with `cached_columns`, as wide as the window that reads them.
+    that one row of the result needs, as wide as the map. With `as_counted`, as msf-CNN counts: as wide as the window that reads
+    them, and nothing for the picture.
     """
     nodes, last = program.nodes, stop - 1
+    free = 0 if as_counted else None  # node whose bytes do not count
     rows = np.arange(nodes[last].shape.h, dtype=np.int64)
     lows, highs = {last: rows}, {last: rows + 1}
     result = align(nodes[last].size) if program.last_reader[last] >= stop else align(nodes[last].row_bytes)
+    result = 0 if last == free else result
     alive, work = np.zeros(stop, np.int64), 0
-    yield Segment(last, stop), _entering(program, last) + result, 0
+    yield Segment(last, stop), _entering(program, last, free) + result, 0
     for first in range(last - 1, max(-1, last - MAX_FUSED), -1):
         if program.last_reader[first] >= stop or nodes[first].kind == "sink":
             return
@@ -166,12 +171,13 @@ def chains_to(program: Program, stop: int, cached_columns: bool = False) -> Iter
         lows[first] = np.minimum.reduce([np.where(real & (low < high), low, nothing[0]) for low, high, real in needs])
         highs[first] = np.maximum.reduce([np.where(real & (low < high), high, nothing[1]) for low, high, real in needs])
         count = (highs[first] - lows[first]).clip(0)
-        width = min(nodes[first].shape.w, max(x.kernel for _, _, x in reads)) if cached_columns else nodes[first].shape.w
-        alive[first : program.last_reader[first] + 1] += align(max(1, int(count.max())) * width * nodes[first].shape.c)
+        width = min(nodes[first].shape.w, max(x.kernel for _, _, x in reads)) if as_counted else nodes[first].shape.w
+        if first != free:
+            alive[first : program.last_reader[first] + 1] += align(max(1, int(count.max())) * width * nodes[first].shape.c)
         work += (int(count.sum()) - nodes[first].shape.h) * nodes[first].shape.w * nodes[first].macs_per_cell
-        yield Segment(first, stop, carry=False), _entering(program, first) + result + int(alive.max()), max(0, work)
+        yield Segment(first, stop, carry=False), _entering(program, first, free) + result + int(alive.max()), max(0, work)
 
 
-def _entering(program: Program, first: int) -> int:
+def _entering(program: Program, first: int, free: int | None) -> int:
     """Bytes of the tensors made before `first` that are still wanted there."""
-    return sum(align(program.nodes[j].size) for j in range(first) if program.last_reader[j] >= first)
+    return sum(align(program.nodes[j].size) for j in range(first) if j != free and program.last_reader[j] >= first)

@@ -41,8 +41,8 @@ def test_every_published_method_gives_the_bytes_of_the_whole_run(text: str) -> N
         np.testing.assert_array_equal(runtime[name], expected)
 
 
-def chains(program: Program, cached_columns: bool = False) -> dict[tuple[int, int], tuple[int, int]]:
-    every = [c for stop in range(1, len(program.nodes) + 1) for c in chains_to(program, stop, cached_columns)]
+def chains(program: Program, as_counted: bool = False) -> dict[tuple[int, int], tuple[int, int]]:
+    every = [c for stop in range(1, len(program.nodes) + 1) for c in chains_to(program, stop, as_counted)]
     return {(segment.first, segment.stop): (peak, work) for segment, peak, work in every}
 
 
@@ -84,7 +84,7 @@ def test_the_path_search_finds_the_best_of_all_cuts() -> None:
 
 def test_a_cache_of_columns_needs_no_more_than_rows() -> None:
     program = build_program(residual_chain(2))
-    rows, columns = chains(program), chains(program, cached_columns=True)
+    rows, columns = chains(program), chains(program, as_counted=True)
     assert rows.keys() == columns.keys() and any(columns[run][0] < rows[run][0] for run in rows)
     assert all(columns[run][0] <= rows[run][0] and columns[run][1] == rows[run][1] for run in rows)
 
