@@ -216,7 +216,7 @@ OURS = {"ours at 0 %": 0.0, "ours at <= 3 %": 0.03, "ours at <= 10 %": 0.10}
 COLUMNS = ["network", "MACs", *METHODS.values(), *OURS, "as published"]
 NOTE = (
     "Each cell: feature maps alone as the papers count them, in KiB (1024 B; the picture not counted) / everything that the "
-    "runtime needs, the picture's rows included, in kB (1000 B), and the multiply-accumulates that are done again. *Counted*: the "
+    "runtime needs, the picture's rows included, in kB (1000 B), and the multiply-accumulates done again. *Counted*: the "
     "runtime does not execute it; every other cell it does, to the byte. Patches are the paper's 4x4 to stride 8 for backbones, "
     f"the leanest stage for whole models; msf-CNN has at most {FUSED - 1:.0%} more multiply-accumulates."
 )
