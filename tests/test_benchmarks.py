@@ -1,15 +1,21 @@
-"""The benchmark of published schedules starts from the paper's own figures."""
+"""Benchmarks start from figures that others published, and what they wrote says that bytes were equal."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import paper_tables
+from benchmarks import keras_zoo, other_models, paper_tables
 from benchmarks.networks import MOBILENET_V2, MOBILENET_V2_RD, backbone
+from firmware.compiler.graph import Shape
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import patches
 from firmware.compiler.search import deploy
+from tests.firmware.graphs import Builder, same_window
 
 
 @pytest.mark.parametrize(("blocks", "patch", "recompute"), [(MOBILENET_V2, 75, 0.093), (MOBILENET_V2_RD, 63, 0.029)])
@@ -29,3 +35,32 @@ def test_the_committed_table_reproduced_the_paper() -> None:
     for row in document["networks"]:
         peaks = [point["all_in"] for point in row["front"]]
         assert peaks == sorted(peaks, reverse=True) and peaks[0] < row["layer"]["all_in"]
+
+
+def test_the_cache_in_both_axes_is_counted_as_streamnet_does() -> None:
+    """By hand: 8x8 map in 2x2 tiles, two 3x3 convolutions of 4 and 2 channels; the first one's map keeps 2 rows and 2 columns."""
+    b = Builder(np.random.default_rng(0), Shape(8, 8, 3))
+    b.conv(b.conv("image", 4, same_window(Shape(8, 8, 3), 3), "first"), 2, same_window(Shape(8, 8, 4), 3), "second")
+    caches, tiles, output = 2 * (8 + 4) * 4, 4 * 4 * 4 + 4 * 4 * 2, 8 * 8 * 2
+    assert paper_tables.paper_streams(b.graph(("second",)), 2, 2) == caches + tiles + output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is optional: make setup EXTRAS=tf")
+def test_keras_networks_run_as_tensorflow_wrote_them(tmp_path: Path) -> None:
+    names = ["concat_rows", "subtract_from_constant_channels", "prelu"]
+    subprocess.run([sys.executable, keras_zoo.MODELS, "--out", tmp_path, *names], check=True, capture_output=True)
+    joined, subtracted, refused = (keras_zoo.measure(tmp_path / f"{name}.tflite") for name in names)
+    assert joined["tflm"]["unequal"] == subtracted["tflm"]["unequal"] == 0 and joined["tflm"]["distinct"] > 10
+    assert "unsupported operator PRELU" in refused["error"] and "--outputs " in refused["error"]
+
+
+def test_the_committed_keras_networks_gave_tflms_bytes() -> None:
+    models = json.loads(Path("benchmarks/keras_zoo.json").read_text())["models"]
+    assert sum(m["exported"] for m in models) > 20
+    for model in models:
+        assert model["tflm"]["unequal"] == 0 if model["exported"] else "#" in model["error"], model["model"]
+
+
+def test_the_committed_foreign_models_gave_tflms_bytes_on_host_and_emulator() -> None:
+    models = json.loads(Path("benchmarks/other_models.json").read_text())["models"]
+    assert sum(m["exported"] for m in models) >= 4 and all(other_models.good(m) for m in models)
