@@ -20,8 +20,7 @@ from firmware.compiler.image import selftest_frame
 from firmware.compiler.judges import run_tflm_many
 from firmware.compiler.preprocess import to_int8
 from firmware.compiler.tflite import read_tflite
-from firmware.device import EmulatorDevice
-from firmware.run import open_device
+from firmware.device import open_emulator, open_host
 
 ROOT = Path(__file__).resolve().parents[1]
 JUDGE_TIMEOUT_S = 1800
@@ -54,11 +53,9 @@ def _compare(content: bytes, tess: Path, target: str, frames: int) -> dict[str, 
     pictures = [selftest_frame(*graph.tensors[graph.input].shape, seed=1 + n) for n in range(frames)]
     judged = run_tflm_many(content, [to_int8(picture) for picture in pictures], timeout_s=JUDGE_TIMEOUT_S)
     expected = [dict(zip(graph.outputs, outputs, strict=True)) for outputs in judged]
+    opened = {"host": open_host(tess), f"emulator:{target}": open_emulator(tess, target, timeout=JUDGE_TIMEOUT_S)}
     devices = {}
-    for where in ("host", f"emulator:{target}"):
-        device = open_device(tess, where)
-        if isinstance(device, EmulatorDevice):
-            device.timeout = JUDGE_TIMEOUT_S
+    for where, device in opened.items():
         records = device.run_frames(pictures)
         pairs = [(e[name], r.heads[name]) for e, r in zip(expected, records, strict=True) for name in graph.outputs]
         devices[where] = {
