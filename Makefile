@@ -12,7 +12,7 @@ FUZZ_SECONDS ?= 3600
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint doctor openmv-test soak fuzz readme clean
+.PHONY: help setup demo test lint doctor openmv-test soak soak-link fuzz readme clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ openmv-test: setup ## Run the OpenMV package in MicroPython on an emulated Corte
 
 soak: setup ## Ten thousand random networks under random schedules: everywhere the same bytes (hours, resumable)
 	@$(PYTHON_IN_VENV) -m benchmarks.soak
+
+soak-link: setup ## A thousand schedules of faults on the link: everywhere the same bytes (minutes)
+	@$(PYTHON_IN_VENV) -m benchmarks.soak_link
 
 fuzz: setup ## Attack the readers of model.tess and .tflite, FUZZ_SECONDS each (default: an hour); docs/reliability.md
 	@$(PYTHON_IN_VENV) -m benchmarks.fuzz --seconds $(FUZZ_SECONDS)

@@ -2,6 +2,7 @@
 
     tess      model.tess through tess_open and run: libFuzzer with the address and undefined-behaviour sanitizers
     tess32    the same with 32 bits, as on the chips (needs a clang that links 32-bit programs: g++-multilib)
+    link      the device's end of the link against a hostile host: libFuzzer, the same sanitizers
     tflite    .tflite through the reader: Atheris
 
 One process after the other, an hour each by default. Each run ends as a dated line of docs/reliability.md, written from the
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from firmware.cli import run
-from firmware.host import BUILD, RUNTIME, BuildError, compile_c, runtime_sources
+from firmware.host import BUILD, LINK, RUNTIME, BuildError, compile_c, link_sources, runtime_sources
 
 FOLDER = Path("tests/fuzz")
 WORK = BUILD.parent / "fuzz"
@@ -32,10 +33,11 @@ NOTE = Path("docs/reliability.md")
 LIMITS = ("-timeout=300", "-rss_limit_mb=2560", "-print_final_stats=1", "-verbosity=1")
 SANITIZERS = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 # A small limit of work: what hostile models cost is part of the test, and thousands of them a second find more.
-FLAGS = ("-std=c11", "-O1", "-g", f"-I{RUNTIME}", "-DTESS_LIBFUZZER", "-DTESS_MAX_WORK=300000", *SANITIZERS)
+FLAGS = ("-std=c11", "-O1", "-g", f"-I{RUNTIME}", f"-I{LINK}", "-DTESS_LIBFUZZER", "-DTESS_MAX_WORK=300000", *SANITIZERS)
 NO_CLANG = "fuzzing the C runtime needs clang with libFuzzer: apt-get install clang libclang-rt-dev"
 NO_ATHERIS = "fuzzing the .tflite reader needs atheris: make setup (there is none for Python 3.14 and newer)"
-TARGETS = ("tess", "tess32", "tflite")
+TARGETS = ("tess", "tess32", "link", "tflite")
+SOURCES = {"tess": ("fuzz_tess.c", "mutate_tess.c"), "link": ("fuzz_link.c",)}
 
 
 class FindingError(ValueError):
@@ -69,7 +71,8 @@ def command(target: str) -> list[str]:
         raise BuildError(NO_CLANG)
     width = ("-m32",) if target == "tess32" else ()
     try:
-        sources = [*runtime_sources(), *sorted(FOLDER.glob("*.c"))]
+        own = [FOLDER / name for name in SOURCES[target.removesuffix("32")]]
+        sources = [*(link_sources() if target == "link" else runtime_sources()), *own]
         return [str(compile_c(sources, (*FLAGS, *width), f"fuzz_{target}", with_compiler=["clang"]))]
     except BuildError as error:
         if width and "cannot find" in str(error):
@@ -81,7 +84,7 @@ def fuzz(target: str, options: Sequence[str], folder: Path) -> Outcome:
     """Run a target from the corpus in the repository; what it learns and finds is kept in `folder`."""
     learnt = folder / "corpus"
     learnt.mkdir(parents=True, exist_ok=True)
-    known = FOLDER / "corpus" / ("tflite" if target == "tflite" else "tess")
+    known = FOLDER / "corpus" / target.removesuffix("32")
     arguments = [*command(target), str(learnt), str(known), *LIMITS, f"-artifact_prefix={folder}/", *options]
     log = folder / "log.txt"
     started, used = time.monotonic(), _cpu_seconds()

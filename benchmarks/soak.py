@@ -111,11 +111,12 @@ def _go_through(part: str, check: Callable[[int], int], count: int, state: dict,
         state[part] += 1
         state["seconds"] = round(state["seconds"] + time.monotonic() - started, 3)
         if state[part] % 50 == 0 or state[part] == count:
-            _write(path, state | {"differences": 0, "python": platform.python_version()})
+            write_outcome(path, state | {"differences": 0, "python": platform.python_version()})
             print(f"{state[part]} of {count} {part}, {state['runs']} runs equal", flush=True)
 
 
-def _write(path: Path, content: dict) -> None:
+def write_outcome(path: Path, content: dict) -> None:
+    """Write a JSON file whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(temporary, path)

@@ -349,7 +349,9 @@ static uint32_t prepare_run(link_server_t *server) {
     const link_config_t *config = server->config;
     uint32_t pattern = server->runs++ & 1 ? ~PAINT : PAINT;
     tess_watch_paint(config->memory, config->memory_size, pattern);
-    server->status = tess_open(&server->tess, server->model, server->model_size, config->memory, config->memory_size);
+    if (server->status == 0) {
+        server->status = tess_open(&server->tess, server->model, server->model_size, config->memory, config->memory_size);
+    }
     server->run.checksum = server->run.pulls = 0;
     server->stream.rows = 0;
     server->stream.at = 0;

@@ -1,8 +1,11 @@
 """Where the bytes go: serial lines, sockets, a process of this machine, an emulator. pyserial carries what has a name."""
 
+import ctypes
 import errno
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -129,6 +132,12 @@ class HostPort(SerialPort):
         self._process.communicate()
 
 
+def _end_with_parent() -> None:
+    """An emulator does not outlive a tool that is killed: Linux sees to it (prctl PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class EmulatorPort(_RealTime):
     """Firmware in QEMU, its UART on one end of a pair of sockets."""
 
@@ -141,8 +150,9 @@ class EmulatorPort(_RealTime):
         self._log = tempfile.TemporaryFile()
         with there:
             self._process = subprocess.Popen(
-                command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-            )
+                command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
 
     def read(self, timeout: float) -> bytes:
         self._socket.settimeout(max(timeout, 1e-6))

@@ -1,6 +1,6 @@
 """Seeds of the fuzzers: tiny synthetic models of every operator and kind of schedule, `python -m tests.fuzz.seeds`.
 
-Writes tests/fuzz/corpus/{tess,tflite}/seed-*; the files named found-* beside them are inputs that once found a bug and stay.
+Writes tests/fuzz/corpus/{tess,tflite,link}/seed-*; the files named found-* beside them are inputs that once found a bug and stay.
 """
 
 from pathlib import Path
@@ -78,8 +78,22 @@ def tflite_seeds() -> dict[str, bytes]:
     return files
 
 
+def link_seeds() -> dict[str, bytes]:
+    """Scripts of fuzz_link.c by name: what a friendly host says."""
+    request, chunk, rows, poll = 4, 5, 6, 3
+    ask, selftest, load, run = 0, 1, 2, 3
+    feed = bytes((rows, 255, 90, rows, 30, 200)) * 60
+    return {
+        "network": bytes((request, run, 4, 3, 9, 9)) + feed,
+        "camera": bytes((request, run, 2, 3, 33, 20)) + feed,
+        "questions": bytes((request, ask, request, selftest, poll, request, ask)),
+        "load": bytes((request, load, 1)) + b"".join(bytes((chunk, part)) for part in range(12)) + bytes((request, selftest)),
+        "again": bytes((request, run, 5, 1, 9, 9)) + feed[:18] + bytes((2, request, run, 0, 2, 20, 20)) + feed,
+    }
+
+
 def main() -> None:
-    for kind, files in (("tess", tess_seeds()), ("tflite", tflite_seeds())):
+    for kind, files in (("tess", tess_seeds()), ("tflite", tflite_seeds()), ("link", link_seeds())):
         folder = CORPUS / kind
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("seed-*"):
