@@ -129,7 +129,7 @@ def spread(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         for variable in layer.weights:
             if variable.path.endswith("kernel"):
-                depthwise = "depthwise" in variable.path
+                depthwise = isinstance(layer, layers.DepthwiseConv2D) or "depthwise" in variable.path
                 taps = np.prod(variable.shape[:2] if depthwise else variable.shape[:-1])
                 variable.assign(dice.normal(0, np.sqrt(2 / taps), variable.shape).astype(np.float32))
     return model

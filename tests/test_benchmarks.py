@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import keras_zoo, paper_tables
+from benchmarks import keras_zoo, other_models, paper_tables
 from benchmarks.networks import MOBILENET_V2, MOBILENET_V2_RD, backbone
 from firmware.compiler.graph import Shape
 from firmware.compiler.program import build_program
@@ -52,3 +52,15 @@ def test_keras_networks_run_as_tensorflow_wrote_them(tmp_path: Path) -> None:
     joined, subtracted, refused = (keras_zoo.measure(tmp_path / f"{name}.tflite") for name in names)
     assert joined["tflm"]["unequal"] == subtracted["tflm"]["unequal"] == 0 and joined["tflm"]["distinct"] > 10
     assert "unsupported operator PRELU" in refused["error"] and "--outputs " in refused["error"]
+
+
+def test_the_committed_keras_networks_gave_tflms_bytes() -> None:
+    models = json.loads(Path("benchmarks/keras_zoo.json").read_text())["models"]
+    assert sum(m["exported"] for m in models) > 20
+    for model in models:
+        assert model["tflm"]["unequal"] == 0 if model["exported"] else "#" in model["error"], model["model"]
+
+
+def test_the_committed_foreign_models_gave_tflms_bytes_on_host_and_emulator() -> None:
+    models = json.loads(Path("benchmarks/other_models.json").read_text())["models"]
+    assert sum(m["exported"] for m in models) >= 4 and all(other_models.good(m) for m in models)
