@@ -1,51 +1,66 @@
-"""Find objects in pictures, on this machine or on an emulated chip, and draw them.
+"""Find objects in pictures and videos, on this machine or on an emulated chip, and draw them; or watch it live.
 
-    python demo.py runs/demo street.jpg holiday/ --on emulator --out found
+    python demo.py zoo/face_qvga street.jpg holiday/ walk.mp4 --out found
+    python demo.py zoo/face_qvga --live 0                      # webcam 0; then open the address that is printed
+    python demo.py zoo/face_qvga holiday/ --live emulator      # the pictures go to an emulated board
 """
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 from datasets import cli
-from detection.draw import draw_detections
-from detection.pictures import find_pictures, load_picture, output_names, save_picture
-from detection.sources import NAMES, class_names, find_source, open_predictor, split_names
+from detection.annotate import Annotator
+from detection.live.app import LiveOptions, run_live
+from detection.pictures import find_pictures, output_names
+from detection.sources import NAMES, Source, class_names, find_source, open_predictor, split_names
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE", help="run, export or zoo folder; checkpoint, .tflite or .tess")
-    parser.add_argument("pictures", metavar="PICTURE", nargs="+", help="picture files, folders of pictures")
+    parser.add_argument("pictures", metavar="PICTURE", nargs="*", help="pictures, videos, folders of them")
     parser.add_argument("--on", default="host", help=f"one of {', '.join(NAMES)}, emulator:TARGET (default: host)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures with boxes")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for what is drawn or recorded (live: runs/live)")
     parser.add_argument("--score", type=float, default=0.3, help="least score of a box that counts (default: 0.3)")
+    live = parser.add_argument_group("live, on a page in the browser")
+    live.add_argument("--live", metavar="FROM", help="a webcam's number, a video, a folder, scenes, or emulator[:TARGET]")
+    live.add_argument("--port", type=int, default=LiveOptions.port, help="0: any that is free (default: %(default)s)")
+    live.add_argument("--bind", default=LiveOptions.bind, metavar="ADDRESS", help="other than 127.0.0.1: with a token only")
+    live.add_argument("--token", help="what viewers must bring (default: made up where it is needed)")
     options = parser.parse_args()
+    source = find_source(options.source)
+    return _live(source, options) if options.live else _annotate(source, options)
 
-    pictures = find_pictures(options.pictures)
-    source, names = find_source(options.source), split_names(options.on)
+
+def _annotate(source: Source, options: argparse.Namespace) -> int:
+    if not options.pictures or options.out is None:
+        raise ValueError("name pictures and a folder to write to (--out DIR), or watch with --live")
+    pictures, names = find_pictures(options.pictures), split_names(options.on)
     if len(names) > 1:
         raise ValueError("--on takes one predictor; eval.py compares several")
-    predictor, classes = open_predictor(source, names[0], raw=False), class_names(source)
+    annotate = Annotator(open_predictor(source, names[0], raw=False), class_names(source), options.score)
     failed = 0
     for picture, target in zip(pictures, output_names(pictures, options.out), strict=True):
         try:
-            sample = load_picture(picture)
+            print(f"{picture} -> {target}: {annotate(picture, target)}", flush=True)
         except ValueError as error:  # one broken picture in a folder does not stop the others
             print(f"error: {error}", file=sys.stderr)
             failed += 1
-            continue
-        start = time.perf_counter()
-        found, _, instructions = predictor.predict([sample])[0]
-        elapsed = time.perf_counter() - start
-        drawn = draw_detections(sample.image, found, classes, (sample.width, sample.height), options.score)
-        save_picture(target, drawn)
-        count = int((found.scores >= options.score).sum())
-        best = f", best {found.scores[0]:.2f} {classes[found.labels[0]]}" if count else ""
-        cost = f"{1000 * elapsed:.0f} ms" if instructions is None else f"{instructions:,} instructions"
-        print(f"{picture} -> {target}: {count} box{'' if count == 1 else 'es'}{best}, {cost}", flush=True)
     return 1 if failed else 0
+
+
+def _live(source: Source, options: argparse.Namespace) -> int:
+    if len(options.pictures) > 1:
+        raise ValueError("--live takes one folder, video or webcam")
+    given = {"out": options.out} if options.out else {}
+    pictures = options.pictures[0] if options.pictures else None
+    return run_live(
+        source,
+        LiveOptions(
+            options.live, options.on, pictures, options.score, options.bind, options.port, options.token, **given
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures that a user points at: found, read, shrunk when huge, and written back with boxes."""
+"""Pictures and videos that a user points at: found; pictures read, shrunk when huge, and written back with boxes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -9,27 +9,29 @@ import numpy as np
 
 from datasets.annotations import GroundTruth, Sample
 from datasets.images import SUFFIXES, decode_image
+from detection import videos
 
 MAX_SIDE = 2048  # pixels; phones take larger ones than a camera's memory or the emulator's line buffer holds
 
 
 class PictureError(ValueError):
-    """A path without pictures."""
+    """A path without pictures and videos."""
 
 
 def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
-    """Files as given, folders as the pictures in them, sorted. Raises PictureError where there is nothing."""
+    """Files as given, folders as the pictures and videos in them, sorted. Raises PictureError where there is nothing."""
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            wanted = (*SUFFIXES, *videos.SUFFIXES)
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in wanted and p.is_file())
             if not inside:
-                raise PictureError(f"{path}: no pictures in this folder (looked for {', '.join(SUFFIXES)})")
+                raise PictureError(f"{path}: no pictures in this folder (looked for {', '.join(wanted)})")
             found += inside
         elif path.is_file():
             found.append(path)
         else:
-            raise PictureError(f"{path}: no such picture or folder")
+            raise PictureError(f"{path}: no such picture, video or folder")
     return found
 
 
@@ -63,11 +65,12 @@ def save_picture(path: Path, image: np.ndarray) -> None:
 
 
 def output_names(pictures: Sequence[Path], folder: Path) -> Iterator[Path]:
-    """Where each picture goes: its name with .jpg, numbered where two have the same, never onto a picture itself."""
+    """Where each goes: its name with .jpg or .mp4, numbered where two have the same, never onto one of them."""
     taken = {picture.resolve() for picture in pictures}
     for picture in pictures:
-        target, number = folder / f"{picture.stem}.jpg", 2
+        suffix = ".mp4" if videos.is_video(picture) else ".jpg"
+        target, number = folder / f"{picture.stem}{suffix}", 2
         while target.resolve() in taken:
-            target, number = folder / f"{picture.stem}-{number}.jpg", number + 1
+            target, number = folder / f"{picture.stem}-{number}{suffix}", number + 1
         taken.add(target.resolve())
         yield target

@@ -27,9 +27,11 @@ class TessHeader:
     outputs: tuple[tuple[str, tuple[int, int, int]], ...]  # name and (h, w, c), in the order of the graph's outputs
     n_nodes: int
     n_segments: int
+    segments: tuple[tuple[int, int], ...]  # nodes [first, stop) of each
     arena: int  # work memory, SPEC section 3
     class_names: tuple[str, ...]  # empty without a decoder
     max_detections: int  # 0 without a decoder
+    score_threshold: int  # Q15, 0 without a decoder: no box has less
 
     @property
     def peak_sram(self) -> int:
@@ -68,11 +70,12 @@ def _read(data: bytes) -> TessHeader:
     n_nodes, n_segments, n_outputs = struct.unpack_from("<HHH", data, 28)
     nodes, segments, outputs, decode = struct.unpack_from("<IIII", data, 36)
     (name,) = struct.unpack_from("<I", data, 60)
-    lengths = [struct.unpack_from("<H", data, segments + 16 * i + 2)[0] for i in range(n_segments)]
+    starts = [struct.unpack_from("<HH", data, segments + 16 * i) for i in range(n_segments)]
+    lengths = [length for _, length in starts]
     class_names: tuple[str, ...] = ()
-    max_candidates = max_detections = 0
+    max_candidates = max_detections = score_threshold = 0
     if decode:
-        _, n_classes, _, _, max_candidates, max_detections, names = struct.unpack_from("<6HI", data, decode)
+        _, n_classes, score_threshold, _, max_candidates, max_detections, names = struct.unpack_from("<6HI", data, decode)
         class_names = tuple(_strings(data, names, n_classes))
     parts = (activations, 12 * max(lengths, default=0), 4 * width * channels, 16 * max_candidates)
     return TessHeader(
@@ -81,9 +84,11 @@ def _read(data: bytes) -> TessHeader:
         outputs=tuple(_output(data, nodes, outputs + 8 * i) for i in range(n_outputs)),
         n_nodes=n_nodes,
         n_segments=n_segments,
+        segments=tuple((first, first + length) for first, length in starts),
         arena=sum((part + 15) // 16 * 16 for part in parts),
         class_names=class_names,
         max_detections=max_detections,
+        score_threshold=score_threshold,
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from detection.pictures import MAX_SIDE, PictureError, find_pictures, load_pictu
 from detection.predictors import PredictorError
 from detection.results import agreement, results_json, results_table, write_json
 from detection.sources import check_classes, find_source, open_predictor, split_names, truth_for
+from detection.videos import VideoReader, VideoWriter
 from firmware.compiler.tflite import read_tflite, write_tflite
 from tests.detection.small_export import build, write_run
 
@@ -123,6 +125,51 @@ def test_a_broken_picture_is_named_and_the_others_are_done(run_folder: Path, tmp
     captured = capsys.readouterr()
     assert "a.jpg: broken picture" in captured.err
     assert "b.jpg" in captured.out and (tmp_path / "out" / "b.jpg").is_file()
+
+
+def write_clip(path: Path, count: int, height: int = 51, width: int = 70) -> None:
+    with VideoWriter(path, 12.5) as writer:
+        for seed in range(count):
+            coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+            writer.write(np.kron(coarse, np.ones((height // 6 + 1, width // 8 + 1, 1), np.uint8))[:height, :width])
+
+
+def test_a_video_goes_in_and_a_video_comes_out(run_folder: Path, tmp_path: Path, call: Script, capsys) -> None:
+    write_clip(tmp_path / "in" / "clip.mp4", 9)
+    save_picture(tmp_path / "in" / "still.png", np.full((40, 60, 3), 90, np.uint8))
+    assert call("demo", run_folder, tmp_path / "in", "--out", tmp_path / "out", "--score", 0.05) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "clip.mp4: 9 frames, " in lines[0] and "frames/s here" in lines[0] and "still.jpg" in lines[1]
+    reader, source = VideoReader(tmp_path / "out" / "clip.mp4"), VideoReader(tmp_path / "in" / "clip.mp4")
+    drawn, plain = list(reader.frames()), list(source.frames())
+    assert (len(drawn), reader.rate, reader.width, reader.height) == (9, 12.5, source.width, source.height)
+    changed = [np.abs(a.astype(int) - b).max() for a, b in zip(drawn, plain, strict=True)]
+    assert max(changed) > 80, "boxes were drawn"
+    boxes = int(re.search(r"frames, (\d+) box", lines[0])[1])
+    host = open_predictor(find_source(run_folder), "host", raw=False)
+    assert boxes == sum(int((host(frame, 70, 51).scores >= 0.05).sum()) for frame in plain) > 0
+
+
+def test_a_broken_video_is_named_and_leaves_nothing(run_folder: Path, tmp_path: Path, call: Script, capsys) -> None:
+    write_clip(tmp_path / "whole.mp4", 9)
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:700])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    arguments = [tmp_path / f"{name}.mp4" for name in ("cut", "empty", "whole")]
+    assert call("demo", run_folder, *arguments, "--out", tmp_path / "out") == 1
+    captured = capsys.readouterr()
+    assert [line.split(": ")[:3] for line in captured.err.splitlines()] == [
+        ["error", str(tmp_path / f"{name}.mp4"), "not a video that can be read"] for name in ("cut", "empty")
+    ]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole.mp4"]
+
+
+def test_demo_says_what_it_needs(run_folder: Path, tmp_path: Path, call: Script) -> None:
+    with pytest.raises(ValueError, match="name pictures and a folder to write to"):
+        call("demo", run_folder)
+    with pytest.raises(ValueError, match="one folder, video or webcam"):
+        call("demo", run_folder, "a", "b", "--live", "emulator")
+    with pytest.raises(ValueError, match="--live needs model.tess"):
+        call("demo", run_folder / "weights" / "last.pt", "--live", "scenes")
 
 
 def test_sources_of_every_kind(run_folder: Path) -> None:
