@@ -2,7 +2,7 @@
 
     python demo.py zoo/face_qvga street.jpg holiday/ walk.mp4 --out found
     python demo.py zoo/face_qvga --live 0                      # webcam 0; then open the address that is printed
-    python demo.py zoo/face_qvga holiday/ --live emulator      # the pictures go to an emulated board
+    python demo.py zoo/face_qvga holiday/ --live /dev/ttyACM0  # the pictures go to a board; also: emulator, socket://...
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for what is drawn or recorded (live: runs/live)")
     parser.add_argument("--score", type=float, default=0.3, help="least score of a box that counts (default: 0.3)")
     live = parser.add_argument_group("live, on a page in the browser")
-    live.add_argument("--live", metavar="FROM", help="a webcam's number, a video, a folder, scenes, or emulator[:TARGET]")
+    live.add_argument("--live", metavar="FROM", help="a webcam's number, a video, a folder, scenes; or a board's port, emulator")
     live.add_argument("--port", type=int, default=LiveOptions.port, help="0: any that is free (default: %(default)s)")
     live.add_argument("--bind", default=LiveOptions.bind, metavar="ADDRESS", help="other than 127.0.0.1: with a token only")
     live.add_argument("--token", help="what viewers must bring (default: made up where it is needed)")

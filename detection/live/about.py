@@ -31,6 +31,7 @@ def about(tess: Path, device: Device, source: str) -> dict[str, Any]:
         ],
         "threshold": header.score_threshold / Q15,
         "target": info.target,
+        "counts": info.unit,
         "unit": info.profile_unit,
         "model_size": info.model,
         "peak_sram": header.peak_sram,

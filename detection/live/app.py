@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import re
 import secrets
 import signal
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from detection.pictures import PictureError
 from detection.predictors import PredictorError
 from detection.sources import Source
 from firmware.device import Device, open_emulator, open_host
+from firmware.header import load_tess, read_header
+from firmware.link.device import open_board
+
+PORT = re.compile(r"(host|emulator(:[\w-]+)?|/dev/(tty|cu\.|pts/)\S*|COM\d+|\w+://\S+)")
 
 
 class LiveError(ValueError):
@@ -27,9 +32,9 @@ class LiveError(ValueError):
 class LiveOptions:
     """Where pictures come from, where the model runs, and who may look."""
 
-    live: str  # webcam number, video, folder, scenes, emulator[:TARGET]
-    on: str = "host"  # host or emulator[:TARGET]
-    pictures: str | None = None  # for an emulator that --live names: what it sees
+    live: str  # where pictures come from: webcam number, video, folder, scenes; or a board's port, as `on` without `board:`
+    on: str = "host"  # host, emulator[:TARGET] or board:PORT
+    pictures: str | None = None  # for a board that `live` names: what it is sent; default: scenes
     score: float = 0.3
     bind: str = "127.0.0.1"
     port: int = 8765  # 0: any that is free
@@ -48,26 +53,37 @@ def run_live(source: Source, options: LiveOptions) -> int:
 def open_live(tess: Path, options: LiveOptions) -> tuple[Frames, Device]:
     """The two ends: pictures, and what looks at them."""
     seen, on = options.live, options.on
-    if seen.partition(":")[0] == "emulator":
-        seen, on = options.pictures or SCENES, seen
+    if is_port(seen):
+        seen, on = options.pictures or SCENES, seen if seen.startswith("emulator") else f"board:{seen}"
     elif options.pictures:
         raise LiveError(f"--live {seen} is where pictures come from: leave out {options.pictures}")
-    device = _open_device(tess, on)
-    if not device.header.max_detections:
-        raise LiveError(f"{tess} has no decoder, so no boxes come of it")
     try:
-        return open_frames(seen), device
+        frames = open_frames(seen)
     except PictureError as error:
-        raise LiveError(f"{error}; --live takes a webcam's number, a video, a folder, 'scenes' or 'emulator'") from error
+        raise LiveError(f"{error}; --live takes a webcam's number, a video, a folder, 'scenes' or a board's port") from error
+    try:
+        return frames, _open_device(tess, on)
+    except BaseException:
+        frames.close()
+        raise
+
+
+def is_port(text: str) -> bool:
+    """Whether this names a device behind the link rather than pictures; a file or folder of that name is pictures."""
+    return not Path(text).is_file() and not Path(text).is_dir() and PORT.fullmatch(text) is not None
 
 
 def _open_device(tess: Path, on: str) -> Device:
-    kind, _, target = on.partition(":")
-    if kind == "host" and not target:
+    if not read_header(load_tess(tess)).max_detections:
+        raise LiveError(f"{tess} has no decoder, so no boxes come of it")
+    kind, _, place = on.partition(":")
+    if on == "host":
         return open_host(tess, profile=True)
     if kind == "emulator":
-        return open_emulator(tess, target or "mps2-an500", profile=True)
-    raise LiveError(f"--live runs on host or emulator:TARGET, not on '{on}'")
+        return open_emulator(tess, place or "mps2-an500", profile=True)  # anew for each picture: far quicker than its UART
+    if kind == "board" and place:
+        return open_board(tess, place, profile=True)
+    raise LiveError(f"--live runs on host, emulator:TARGET or board:PORT, not on '{on}'")
 
 
 async def _serve(tess: Path, device: Device, frames: Frames, options: LiveOptions) -> int:
@@ -90,6 +106,7 @@ async def _serve(tess: Path, device: Device, frames: Frames, options: LiveOption
     finally:
         await runner.cleanup()
         studio.engine.stop()
+        device.close()
     return 0
 
 

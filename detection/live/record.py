@@ -57,7 +57,7 @@ def describe(shot: Shot, settings: Settings) -> dict[str, Any]:
             for k in shown
         ],
         "crossed": {"right": shot.crossed[0], "left": shot.crossed[1]} if settings.line else None,
-        "instructions": shot.record.instructions,
+        "cost": shot.record.instructions,
         "host_ms": round(1000 * shot.seconds, 3),
     }
 

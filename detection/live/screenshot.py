@@ -18,9 +18,10 @@ from PIL import Image
 from datasets import cli
 from detection.sources import find_source
 
-SIZES = {"desktop": (1240, 800, 1, 1240), "phone": (390, 844, 2, 390)}  # width, height, density, width of the file
+SIZES = {"desktop": (1240, 800, 1), "phone": (390, 844, 2)}  # width, height, density
+HEIGHT, GAP = 640, 20  # of the file, pixels
 LINE = [0.5, 0.05, 0.5, 0.95]
-COLORS = 128  # of the palette: small files
+CROWD, TRIES = 4, 1000  # boxes in the picture that is taken, looks at the page until it comes
 
 
 class ScreenshotError(ValueError):
@@ -30,11 +31,11 @@ class ScreenshotError(ValueError):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="RUN")
-    parser.add_argument("--out", type=Path, default=Path("docs/live.png"), help="-phone is added for the small one")
+    parser.add_argument("--out", type=Path, default=Path("docs/live.webp"))
     parser.add_argument("--seconds", type=float, default=20.0, help="how long it runs before the picture is taken")
     options = parser.parse_args()
     find_source(options.source)
-    command = [sys.executable, "demo.py", options.source, "--live", "scenes", "--port", "0", "--score", "0.5"]
+    command = [sys.executable, "demo.py", options.source, "--live", "scenes", "--port", "0", "--score", "0.6"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
         try:
             lines = [demo.stdout.readline(), demo.stdout.readline()]
@@ -47,7 +48,7 @@ def main() -> int:
 
 
 def shoot(url: str, out: Path, seconds: float) -> None:
-    """Write one file a size of SIZES. Raises ScreenshotError without a browser."""
+    """Write the page in all SIZES, side by side, as one picture. Raises ScreenshotError without a browser."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
@@ -58,7 +59,7 @@ def shoot(url: str, out: Path, seconds: float) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         pages = {}
-        for name, (width, height, density, _) in SIZES.items():
+        for name, (width, height, density) in SIZES.items():
             viewport = {"width": width, "height": height}
             pages[name] = browser.new_page(viewport=viewport, device_scale_factor=density, color_scheme="dark")
             pages[name].goto(url)
@@ -68,18 +69,37 @@ def shoot(url: str, out: Path, seconds: float) -> None:
             LINE,
         )
         pages["desktop"].wait_for_timeout(1000 * seconds)
-        for name, page in pages.items():
-            target = out if name == "desktop" else out.with_stem(f"{out.stem}-{name}")
-            _write(target, page.screenshot(), SIZES[name][3])
-            print(f"{target}: {target.stat().st_size:,} B")
+        _stop_at_a_crowd(list(pages.values()))
+        _write(out, [page.screenshot() for page in pages.values()])
         browser.close()
+    print(f"{out}: {out.stat().st_size:,} B")
 
 
-def _write(target: Path, png: bytes, width: int) -> None:
-    image = Image.open(BytesIO(png)).convert("RGB")
-    image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+def _stop_at_a_crowd(pages: list) -> None:
+    """Pause at a picture with CROWD boxes, the same on all pages."""
+    first = pages[0]
+    for _ in range(TRIES):
+        if int(first.get_attribute("#picture", "data-boxes") or 0) < CROWD:
+            first.wait_for_timeout(100)
+            continue
+        first.click("#pause")
+        first.wait_for_timeout(1500)  # what was under way arrives
+        if int(first.get_attribute("#picture", "data-boxes")) >= CROWD:
+            return
+        first.click("#pause")
+    raise ScreenshotError(f"no picture with {CROWD} boxes came: is this a network of configs/demo.yaml?")
+
+
+def _write(target: Path, pngs: list[bytes]) -> None:
+    images = [Image.open(BytesIO(png)).convert("RGB") for png in pngs]
+    images = [one.resize((round(one.width * HEIGHT / one.height), HEIGHT), Image.Resampling.LANCZOS) for one in images]
+    sheet = Image.new("RGB", (sum(one.width for one in images) + GAP * (len(images) - 1), HEIGHT), "white")
+    left = 0
+    for one in images:
+        sheet.paste(one, (left, 0))
+        left += one.width + GAP
     target.parent.mkdir(parents=True, exist_ok=True)
-    image.quantize(COLORS, dither=Image.Dither.NONE).save(target, optimize=True)
+    sheet.save(target, quality=86, method=6)
 
 
 if __name__ == "__main__":

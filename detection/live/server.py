@@ -171,7 +171,7 @@ class Studio:
             "boxes": np.round(np.concatenate(columns, axis=1, dtype=np.float64), 4).tolist(),  # x1 y1 x2 y2 score label id
             "rate": round(shot.rate, 2),
             "ms": round(1000 * shot.seconds, 2),
-            "instructions": shot.record.instructions,
+            "cost": shot.record.instructions,
             "costs": self._costs(shot),
             "stack": shot.record.stack,
             "touched": shot.record.touched,

@@ -24,6 +24,7 @@ from detection.pictures import save_picture
 from detection.sources import find_source
 from detection.videos import VideoError, VideoReader, VideoWriter
 from firmware.device import open_host
+from firmware.link.session import LinkError
 from tests.detection.live_server import Live, Still, ToldDevice, session, unpack
 from tests.detection.small_export import build, write_run
 
@@ -127,6 +128,8 @@ def test_sources_that_are_none(tmp_path: Path, tess: Path) -> None:
         open_live(tess, LiveOptions(str(tmp_path / "empty")))
     with pytest.raises(LiveError, match="leave out other"):
         open_live(tess, LiveOptions("scenes", pictures="other"))
+    with pytest.raises(LinkError, match="/dev/ttyNOWHERE: there is no such port"):
+        open_live(tess, LiveOptions("/dev/ttyNOWHERE"))
     with pytest.raises(LiveError, match="not on 'int8'"):
         open_live(tess, LiveOptions("scenes", on="int8"))
 
@@ -158,7 +161,7 @@ def test_a_viewer_gets_pictures_with_boxes_in_their_pixels(serve, told: ToldDevi
         assert np.allclose([box[:4] for box in head["boxes"]], PIXELS, atol=0.01)
         assert [box[5] for box in head["boxes"]] == [1, 0, 2]
         assert [round(box[4], 2) for box in head["boxes"]] == [0.9, 0.4, 0.1]
-        assert head["instructions"] == 12_300_000
+        assert head["cost"] == 12_300_000
         assert sum(head["costs"]) == 1_000_000 * sum(range(told.header.n_nodes))
         assert len(head["costs"]) == told.header.n_segments
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)

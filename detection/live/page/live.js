@@ -61,10 +61,13 @@ function shown() {
 function draw() {
   if (!bitmap || !state) return
   const [width, height] = head.size
-  $('stage').style.setProperty('--ratio', width / height)
-  const pixels = canvas.clientWidth * devicePixelRatio
-  canvas.width = Math.round(pixels)
-  canvas.height = Math.round(pixels * height / width)
+  const stage = $('stage')
+  stage.style.setProperty('--ratio', width / height)
+  const fit = Math.min(stage.clientWidth / width, stage.clientHeight / height)
+  canvas.style.width = `${width * fit}px`
+  canvas.style.height = `${height * fit}px`
+  canvas.width = Math.round(width * fit * devicePixelRatio)
+  canvas.height = Math.round(height * fit * devicePixelRatio)
   pen.imageSmoothingQuality = 'high'
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height)
   const boxes = shown()
@@ -99,16 +102,18 @@ function plate(words, x, y, color) {
   y = y >= tall ? y - tall : y
   pen.fillStyle = color
   pen.fillRect(x, y, width, tall)
-  pen.fillStyle = '#0c0f11'
+  pen.fillStyle = bright(color) ? '#0c0f11' : '#fff'
   pen.fillText(words, x + size * .35, y + tall / 2 + size * .05)
 }
+
+const bright = color => [.3, .59, .11].reduce((sum, part, i) => sum + part * parseInt(color.slice(1 + 2 * i, 3 + 2 * i), 16), 0) > 110
 
 // right of a walker from the first end to the second is the side to which `right` is counted
 function draw_line([x1, y1, x2, y2]) {
   const [a, b, c, d] = [x1 * canvas.width, y1 * canvas.height, x2 * canvas.width, y2 * canvas.height]
   const length = Math.hypot(c - a, d - b) || 1, unit = devicePixelRatio
   pen.lineCap = 'round'
-  for (const [color, width] of [['rgb(0 0 0 / .5)', 6], ['#ffd54a', 3]]) {
+  for (const [color, width] of [['rgb(0 0 0 / .5)', 6], ['#fff', 3]]) {
     pen.strokeStyle = color
     pen.lineWidth = width * unit
     pen.beginPath()
@@ -127,7 +132,7 @@ function count_sign(number, x, y, angle) {
   const r = 12 * devicePixelRatio
   pen.save()
   pen.translate(x, y)
-  pen.fillStyle = '#ffd54a'
+  pen.fillStyle = '#fff'
   pen.beginPath()
   pen.arc(0, 0, r, angle + .5, angle - .5)
   pen.lineTo(Math.cos(angle) * r * 1.55, Math.sin(angle) * r * 1.55)
@@ -165,7 +170,7 @@ function show_state(given) {
   $('score').value = state.score
   $('least').textContent = state.score.toFixed(2)
   press('pause', state.paused, ['Pause', 'Go on'])
-  press('record', state.recording, ['Record', 'Stop recording'])
+  press('record', state.recording, ['Record', 'Stop'])
   press('track', state.tracking, ['Track', 'Track'])
   press('line', state.line || drawing, ['Line', drawing ? 'Draw it' : 'No line'])
   $('stage').classList.toggle('drawing', Boolean(drawing))
@@ -181,17 +186,17 @@ function press(id, down, words) {
 function show_head() {
   $('empty').hidden = true
   $('rate').textContent = head.rate.toFixed(1)
-  const counted = head.instructions !== null
-  $('latency').innerHTML = counted ? `${(head.instructions / 1e6).toFixed(1)} <small>M instructions</small>` : `${head.ms.toFixed(1)} <small>ms</small>`
-  $('latency-of').textContent = counted ? `on ${about.target}, counted` : 'latency on this machine'
+  const counted = head.cost !== null
+  $('latency').replaceChildren(counted ? (head.cost / 1e6).toFixed(1) : head.ms.toFixed(1), ' ', make('small', {}, counted ? `M ${about.counts}` : 'ms'))
+  $('latency-of').textContent = counted ? `on ${about.target}, counted` : 'latency here'
   $('objects').textContent = state?.tracking ? number(head.objects) : '–'
   $('name').textContent = state?.recording ? `${head.recorded} recorded to ${state.recording}` : head.name
-  history = [...history, counted ? head.instructions / 1e6 : head.ms].slice(-HISTORY)
+  history = [...history, counted ? head.cost / 1e6 : head.ms].slice(-HISTORY)
   const top = Math.max(...history) * 1.1
   $('history').firstElementChild.setAttribute('points', history.map((value, i) => `${100 - (history.length - 1 - i) * 100 / (HISTORY - 1)},${24 - 24 * value / top}`).join(' '))
   if (head.costs) show_costs()
   if (head.touched) $('buffer').dataset.measured = `measured: ${number(head.touched)} B of work memory, ${number(head.stack)} B of stack`
-  if (!chosen) $('buffer').textContent = $('buffer').dataset.measured ?? ''
+  if (!chosen) tell(null)
 }
 
 function show_costs() {
@@ -230,7 +235,7 @@ function show_about(given) {
     dot.style.background = kind.color
     return make('button', {value: label, onclick: () => toggle_class(label)}, dot, kind.name)
   })))
-  $('unit').textContent = about.unit === 'ns' ? 'ms on this machine' : 'millions of instructions'
+  $('unit').textContent = about.unit === 'ns' ? 'ms on this machine' : `millions of ${about.unit}`
   $('costs').hidden = !about.unit
   $('bars').replaceChildren(...about.segments.map((segment, i) => {
     const entry = make('li', {title: segment.macs === null ? '' : `${number(segment.macs)} MACs`, onpointerenter: () => choose(i), onpointerleave: () => choose(null)})
@@ -244,7 +249,7 @@ function show_memory() {
   const memory = about.memory
   $('memory').hidden = !memory
   if (!memory) return
-  $('peak').textContent = `${number(about.peak_sram)} B at most, model ${number(about.model_size)} B`
+  $('peak').textContent = `${number(about.peak_sram)} B at most`
   const map = $('map')
   map.setAttribute('viewBox', `0 0 ${memory.steps} ${memory.size}`)
   map.replaceChildren()
@@ -263,7 +268,7 @@ let chosen = false // something is told about the place under the pointer
 
 function tell(words) {
   chosen = words !== null
-  $('buffer').textContent = words ?? $('buffer').dataset.measured ?? ''
+  $('buffer').textContent = words ?? $('buffer').dataset.measured ?? 'left to right: the nodes in turn; point at a buffer for its name'
 }
 
 function choose(index) {
