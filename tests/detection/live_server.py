@@ -33,7 +33,7 @@ class ToldDevice(Device):
         return DeviceInfo("told", "instructions", "instructions", None, self.header.arena, None, None, None, None, None, 1)
 
     def run_frames(self, frames: Any) -> list[RunRecord]:
-        raise NotImplementedError
+        raise DeviceError("it knows boxes only")
 
     def detect_many(self, images: Any, raw: bool = False) -> list[DetectRecord]:
         if self.fails:
@@ -42,7 +42,7 @@ class ToldDevice(Device):
         return [DetectRecord(np.array(self.boxes, np.int32).reshape(-1, 6), None, 12_300_000, profile=profile) for _ in images]
 
     def selftest(self) -> None:
-        raise NotImplementedError
+        raise DeviceError("it has no outputs to compare")
 
 
 class Still(Frames):
