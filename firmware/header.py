@@ -11,6 +11,7 @@ from pathlib import Path
 
 HEADER_SIZE = 96
 SUPPORTED_VERSION = 2
+NODE_SIZE = 68
 TESS_T_SIZE = 128  # sizeof(tess_t) on a 32-bit chip, as peak_sram counts it
 
 
@@ -77,7 +78,7 @@ def _read(data: bytes) -> TessHeader:
     if decode:
         _, n_classes, score_threshold, _, max_candidates, max_detections, names = struct.unpack_from("<6HI", data, decode)
         class_names = tuple(_strings(data, names, n_classes))
-    parts = (activations, 12 * max(lengths, default=0), 4 * width * channels, 16 * max_candidates)
+    parts = (activations, 12 * max(lengths, default=0), 16 * max_candidates)
     return TessHeader(
         name=_strings(data, name, 1)[0],
         input_shape=(height, width, channels),
@@ -94,7 +95,7 @@ def _read(data: bytes) -> TessHeader:
 
 def _output(data: bytes, nodes: int, at: int) -> tuple[str, tuple[int, int, int]]:
     node, _, name = struct.unpack_from("<HHI", data, at)
-    return _strings(data, name, 1)[0], struct.unpack_from("<HHH", data, nodes + 64 * node + 12)
+    return _strings(data, name, 1)[0], struct.unpack_from("<HHH", data, nodes + NODE_SIZE * node + 12)
 
 
 def _strings(data: bytes, at: int, count: int) -> list[str]:

@@ -27,6 +27,10 @@ class Mode(NamedTuple):
 MODES = tuple(Mode(push, columns) for columns in COLUMNS for push in (True, False))
 
 
+def _aligned(sizes: np.ndarray) -> np.ndarray:
+    return -(-sizes // ALIGNMENT) * ALIGNMENT
+
+
 class Choices:
     """The segments of one program."""
 
@@ -57,6 +61,7 @@ class Choices:
         self.peak[one_column] -= most
         self.likely[one_column] -= most // 2
         self.peak[self.work == NEVER] = self.likely[self.work == NEVER] = NEVER
+        self._latched = np.zeros(self.work.shape, np.int64)  # bytes of the peak that latches save
         self._settled = np.zeros(self.work.shape, bool)
 
     def _work(self, spans: np.ndarray) -> np.ndarray:
@@ -79,9 +84,11 @@ class Choices:
             work[m][possible] = extra[COLUMNS.index(mode.columns)].clip(0)[possible]
         return work
 
-    def segment(self, mode: int, first: int, stop: int) -> Segment:
+    def segment(self, mode: int, first: int, stop: int, spare: int) -> Segment:
+        """Latches, which copy rows, are used where they save more than the `spare` bytes that would do no harm."""
         push, columns = MODES[mode]
-        return Segment(first, stop, columns, push=push and stop > first + 1)
+        latch = bool(self._latched[mode, first, stop] > spare)
+        return Segment(first, stop, columns, push=push and stop > first + 1, latch=latch)
 
     def settled(self, mode: int, first: int, stop: int) -> bool:
         return bool(self._settled[mode, first, stop])
@@ -96,24 +103,30 @@ class Choices:
         if not wanted.any():
             return
         firsts, stops = firsts[wanted], stops[wanted]
-        peaks = self._peaks(firsts, stops, rings, [COLUMNS.index(MODES[m].columns) for m in modes])
+        strips = [COLUMNS.index(MODES[m].columns) for m in modes]
+        plain, latched = (self._peaks(firsts, stops, rings, strips, latch) for latch in (False, True))
+        peaks = np.minimum(plain, latched)
         saved = self._saved(firsts.tolist(), stops.tolist(), rings) if columns == 1 else 0
-        for m, found in zip(modes, peaks, strict=True):
+        for m, found, less in zip(modes, peaks, plain - peaks, strict=True):
             possible = self.work[m, firsts, stops] < NEVER
             self.peak[m, firsts, stops] = np.where(possible, found - saved, NEVER)
             self.likely[m, firsts, stops] = np.where(possible, found - saved // 2, NEVER)
+            self._latched[m, firsts, stops] = less
             self._settled[m, firsts, stops] = True
 
-    def _peaks(self, firsts: np.ndarray, stops: np.ndarray, rings: Rings, columns: list[int]) -> np.ndarray:
+    def _peaks(self, firsts: np.ndarray, stops: np.ndarray, rings: Rings, columns: list[int], latch: bool) -> np.ndarray:
         """(columns, runs) bytes alive at the worst step, nothing overlapping."""
-        own = slice(rings.first, min(self.count, rings.first + len(rings.rows), int(stops.max())))
+        own = slice(rings.first, min(self.count, rings.first + len(rings.latches), int(stops.max())))
         nodes = np.arange(own.start, own.stop)
-        rows, transient = rings.rows[: len(nodes), None], rings.transient[: len(nodes), None]
+        rows, kept, fresh = (r[: len(nodes)] for r in rings.alive)
+        split = rings.latches[: len(nodes)] & latch
         inside = (nodes >= firsts[:, None]) & (self._reader[own] < stops[:, None])
-        bytes_ = rows * self._row_bytes[own] * self._widest[stops, own][..., columns]
-        sizes = (-(-bytes_ // ALIGNMENT) * ALIGNMENT) * inside[..., None]
-        carried = (sizes * ~transient).sum(axis=1)
-        alive = (sizes * transient).transpose(2, 0, 1) @ self._alive[own, own]
+        row = self._row_bytes[own] * self._widest[stops, own][..., columns] * inside[..., None]
+        carried = _aligned(np.where(split, kept, rows * (kept > 0))[:, None] * row).sum(axis=1)
+        passing = _aligned(np.where(split, fresh, rows * (kept == 0))[:, None] * row)
+        alive = passing.transpose(2, 0, 1) @ self._alive[own, own]
+        letterbox = 4 * (self._row_bytes[0] * self._widest[stops, 0][:, columns]).T * (firsts == 0)
+        alive[..., 0] += letterbox  # of a run from node 0 on, that is its step
         return self._whole[firsts, stops] + carried.T + alive.max(axis=-1).astype(np.int64)
 
     def _saved(self, firsts: Sequence[int], stops: Sequence[int], rings: Rings) -> np.ndarray:
@@ -134,7 +147,7 @@ class Choices:
             if (above, *readers) not in kept:
                 kept[above, *readers] = rings.kept_outside(self._program, above, first)
             target = rings.target[:, below - rings.first]
-            distance = overlap_distance(self._program, below, above, target, kept[above, *readers])
+            distance = overlap_distance(self._program, below, above, target, kept[above, *readers], readers)
             distances[below, above, *readers] = Overlap(below, above, distance)
         return distances[below, above, *readers]
 

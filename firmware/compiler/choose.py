@@ -52,7 +52,7 @@ def _too_big(deployment: Deployment, budget: int, target: Target, front: Sequenc
 def peak_step(deployment: Deployment) -> int:
     """The first node during which a buffer reaches the top of the arena."""
     plan = deployment.plan
-    return min(t.first for t in deployment.scheduled.lifetimes if plan.offsets[t.node] + t.size == plan.arena_size)
+    return min(t.first for t in deployment.scheduled.lifetimes if plan.offsets[t.key] + t.size == plan.arena_size)
 
 
 def peak_segment(deployment: Deployment) -> tuple[int, str]:

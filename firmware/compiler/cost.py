@@ -5,7 +5,7 @@ The sizes of the runtime's own parts are SPEC.md section 3; `tess_needed` in the
 
 from dataclasses import dataclass
 
-from firmware.compiler.memory import Lifetime, MemoryPlan, ScheduledProgram
+from firmware.compiler.memory import LETTERBOX, Lifetime, MemoryPlan, ScheduledProgram, fresh_key
 
 CANDIDATE_BYTES = 16
 NODE_STATE_BYTES = 12
@@ -18,14 +18,13 @@ class Sram:
 
     activations: int
     state: int
-    input_row: int
     candidates: int
     runtime: int = RUNTIME_BYTES
 
     @property
     def work(self) -> int:
         """What `tess_needed` returns: the block that the caller hands to `tess_open`."""
-        return self.activations + self.state + self.input_row + self.candidates
+        return self.activations + self.state + self.candidates
 
     @property
     def peak(self) -> int:
@@ -55,12 +54,10 @@ def _round16(size: int) -> int:
 
 def sram(scheduled: ScheduledProgram, activations: int, max_candidates: int) -> Sram:
     """Work memory of a schedule whose buffers need `activations` bytes."""
-    picture = scheduled.program.nodes[0].shape
     longest = max(s.stop - s.first for s in scheduled.schedule.segments)
     return Sram(
         activations=_round16(activations),
         state=_round16(NODE_STATE_BYTES * longest),
-        input_row=_round16(4 * picture.w * picture.c),
         candidates=_round16(CANDIDATE_BYTES * max_candidates),
     )
 
@@ -77,14 +74,14 @@ def estimate(scheduled: ScheduledProgram, plan: MemoryPlan, max_candidates: int 
 
 def paper_sram(scheduled: ScheduledProgram, plan: MemoryPlan) -> int:
     """Most bytes of feature maps alive in one step, the input picture left out (MCUNetV2, section 4, "analytic")."""
-    lifetimes = [t for t in scheduled.lifetimes if t.node != 0]
+    lifetimes = [t for t in scheduled.lifetimes if t.key not in (0, fresh_key(0), LETTERBOX)]
     return max((_occupied([t for t in lifetimes if t.first <= a.first < t.stop], plan) for a in lifetimes), default=0)
 
 
 def _occupied(alive: list[Lifetime], plan: MemoryPlan) -> int:
     """Bytes that buffers stand on; where two overlap, once."""
     total = reached = 0
-    for start, size in sorted((plan.offsets[t.node], t.size) for t in alive):
+    for start, size in sorted((plan.offsets[t.key], t.size) for t in alive):
         total += max(0, start + size - max(start, reached))
         reached = max(reached, start + size)
     return total

@@ -7,7 +7,7 @@ the same intervals on its own. What it returns must equal the whole run to the b
 import numpy as np
 
 from firmware.compiler.interpreter import Interpreter
-from firmware.compiler.memory import MemoryPlan, ScheduledProgram
+from firmware.compiler.memory import MemoryPlan, ScheduledProgram, fresh_key
 from firmware.compiler.schedule import Flow
 
 GARBAGE = 0x5A  # what the arena holds before anything is written
@@ -29,14 +29,16 @@ class _Execution:
         self.frame = (frame ^ 0x80).view(np.int8) if frame.dtype == np.uint8 else frame
         arena = np.full(plan.arena_size, GARBAGE, np.uint8).view(np.int8)
         self.buffers: list[np.ndarray | None] = []
+        self.fresh: dict[int, np.ndarray] = {}  # rows that the current band makes, where they stand apart
+        self.begin: dict[int, int] = {}  # the first of these
         for i, node in enumerate(self.program.nodes):
             buffer = scheduled.buffers[i]
             if buffer is None:
                 self.buffers.append(None)
                 continue
-            shape = (buffer.rows, buffer.cols, node.shape.c)
-            offset = plan.offsets[i]
-            self.buffers.append(arena[offset : offset + int(np.prod(shape))].reshape(shape))
+            self.buffers.append(_view(arena, plan.offsets[i], (buffer.rows, buffer.cols, node.shape.c)))
+            if buffer.fresh:
+                self.fresh[i] = _view(arena, plan.offsets[fresh_key(i)], (buffer.fresh, buffer.cols, node.shape.c))
         self.outputs = {name: np.zeros(self.program.graph.tensors[name].shape, np.int8) for name in self.program.graph.outputs}
         self.col0 = [0] * len(self.program.nodes)  # first column of each ring in the current strip
 
@@ -51,12 +53,22 @@ class _Execution:
         return self.outputs
 
     def _band(self, flow: Flow, strip: int, band: int) -> None:
+        self.begin = {i: int(flow.begin[band, i - flow.segment.first]) for i in flow.segment.nodes}
         for i in flow.segment.nodes:
             local = i - flow.segment.first
             rows = int(flow.begin[band, local]), int(flow.target[band, local])
             cols = int(flow.col0[strip, local]), int(flow.col1[strip, local])
             if rows[0] < rows[1] and cols[0] < cols[1]:
                 self._step(i, rows, cols)
+            for j in dict.fromkeys(self.program.nodes[i].inputs):
+                if j in self.fresh and self.program.last_reader[j] == i:
+                    self._latch(j, int(flow.target[band, j - flow.segment.first]))
+
+    def _latch(self, i: int, target: int) -> None:
+        """All in the segment have read the band's rows: they move into the ring."""
+        ring = self.buffers[i]
+        for row in range(max(self.begin[i], target - len(ring)), target):
+            ring[row % len(ring)] = self.fresh[i][row - self.begin[i]]
 
     def _step(self, i: int, rows: tuple[int, int], cols: tuple[int, int]) -> None:
         node = self.program.nodes[i]
@@ -79,11 +91,20 @@ class _Execution:
         return self.program.graph.input if node.op is None else self.program.graph.ops[node.op].output
 
     def _read(self, i: int, rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
-        ring = self.buffers[i]
-        slots = np.arange(*rows) % ring.shape[0]
-        return ring[slots, cols[0] - self.col0[i] : cols[1] - self.col0[i]]
+        ring, columns = self.buffers[i], slice(cols[0] - self.col0[i], cols[1] - self.col0[i])
+        if i in self.fresh:
+            return np.stack([self._row(i, row)[columns] for row in range(*rows)])
+        return ring[np.arange(*rows) % ring.shape[0], columns]
+
+    def _row(self, i: int, row: int) -> np.ndarray:
+        """(columns, channels) of a row, wherever it stands."""
+        fresh, ring = row - self.begin.get(i, 0), self.buffers[i]
+        return self.fresh[i][fresh] if i in self.fresh and fresh >= 0 else ring[row % len(ring)]
 
     def _write(self, i: int, rows: tuple[int, int], cols: tuple[int, int], values: np.ndarray) -> None:
-        ring = self.buffers[i]
         for row, line in zip(range(*rows), values, strict=True):  # in order: a row may take the slot of a dead one
-            ring[row % ring.shape[0], cols[0] - self.col0[i] : cols[1] - self.col0[i]] = line
+            self._row(i, row)[cols[0] - self.col0[i] : cols[1] - self.col0[i]] = line
+
+
+def _view(arena: np.ndarray, offset: int, shape: tuple[int, int, int]) -> np.ndarray:
+    return arena[offset : offset + int(np.prod(shape))].reshape(shape)

@@ -12,18 +12,30 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import Rows, Segment, followed, kept_rows, lengthened, rows_a_band, segment_rows, spans_of
+from firmware.compiler.schedule import (
+    Alive,
+    Rows,
+    Segment,
+    alive_rows,
+    followed,
+    kept_rows,
+    latches,
+    lengthened,
+    rows_a_band,
+    segment_rows,
+    spans_of,
+)
 
 COLUMNS = (1, 2, 3, 4, 6, 8)  # strips that the search tries
 
 
 @dataclass(frozen=True)
 class Rings:
-    """What the rows of nodes [first, first + len(rows)) do in one mode."""
+    """What the rows of nodes from `first` on do in one mode."""
 
     first: int
-    rows: np.ndarray  # (nodes,) of each node's ring
-    transient: np.ndarray  # (nodes,) bool: the ring is empty between bands
+    alive: Alive
+    latches: np.ndarray  # (nodes,) bool: the ring can be latched
     begin: np.ndarray  # (bands, nodes) rows [begin, target) are made in a band
     target: np.ndarray
 
@@ -147,16 +159,17 @@ def _push(program: Program, first: int) -> Rings:
     begin = np.vstack([np.zeros((1, target.shape[1]), np.int64), target[:-1]])
     begins = {i: begin[:, i - first] for i in targets}
     keep = np.stack([kept_rows(program, program.reads[i], targets[i], begins) for i in range(first, len(nodes))], axis=1)
-    return _rings(first, begin, target, keep)
+    return _rings(program, first, begin, target, keep)
 
 
 def _flow(program: Program, segment: Segment) -> Rings:
     _, _, begin, target, keep = segment_rows(program, segment)
-    return _rings(segment.first, begin, target, keep)
+    return _rings(program, segment.first, begin, target, keep)
 
 
-def _rings(first: int, begin: np.ndarray, target: np.ndarray, keep: np.ndarray) -> Rings:
-    return Rings(first, np.maximum(1, (target - keep).max(axis=0)), (keep[1:] >= begin[1:]).all(axis=0), begin, target)
+def _rings(program: Program, first: int, begin: np.ndarray, target: np.ndarray, keep: np.ndarray) -> Rings:
+    alive = alive_rows(begin, target, keep)
+    return Rings(first, alive, latches(program, first, alive), begin, target)
 
 
 def geometry_of(program: Program) -> Geometry:

@@ -34,13 +34,14 @@ from firmware.compiler.graph import (
 )
 from firmware.compiler.interpreter import Interpreter
 from firmware.compiler.kernels_pixel import mean_count
+from firmware.compiler.memory import LETTERBOX, fresh_key
 from firmware.compiler.program import Program
 from firmware.compiler.requantize import Addition, accumulator_multipliers, mean_multiplier, quantize_multipliers
 from firmware.compiler.schedule import reference_of
 from firmware.compiler.search import Deployment
 
 MAGIC, VERSION, ISA_REFERENCE = b"TESS", 2, 0
-HEADER_BYTES, NODE_BYTES = 96, 64
+HEADER_BYTES, NODE_BYTES = 96, 68
 PAD_BYTE = 114
 SELFTEST_SEED = 0x7E55E7A
 KINDS = {
@@ -64,7 +65,8 @@ KINDS = {
     Reshape: 16,
     Transpose: 17,
 }
-FLAG_SEQUENTIAL = 1
+FLAG_SEQUENTIAL = 1  # of the header
+FLAG_LATCH = 16  # of a node, for its first input; for the next ones times 2, 4, 8
 NONE = 0xFFFF
 
 
@@ -132,7 +134,7 @@ def write_image(deployment: Deployment, decode: DecodeSpec | None, tflite_sha256
         SELFTEST_SEED,
         selftest_checksum(program),
         tflite_sha256[:16],
-        0,
+        deployment.plan.offsets[LETTERBOX],
         0,
     )
     body = bytearray(total - 16)
@@ -156,10 +158,10 @@ def _node(deployment: Deployment, index: int, data: _Data) -> bytes:
     geometry = _geometry(op, shape)
     inputs = [*node.inputs, *[NONE] * (4 - len(node.inputs))]
     return struct.pack(
-        "<4B4H3H3b6BbI2Hf4I4H",
+        "<4B4H3H3b6BbI2Hf4I4HI",
         KINDS[node.kind if op is None else type(op.params)],
         len(node.inputs),
-        1 if buffer is not None and buffer.materialised else 0,
+        _flags(deployment, index),
         geometry.multiplier,
         *inputs,
         *node.shape,
@@ -175,8 +177,19 @@ def _node(deployment: Deployment, index: int, data: _Data) -> bytes:
         0.0 if tensor is None else tensor.quant.scale,
         *_constants(program, op, data),
         *geometry.start,
-        0,
+        0 if buffer is None else buffer.fresh,
+        deployment.plan.offsets.get(fresh_key(index), 0),
     )
+
+
+def _flags(deployment: Deployment, index: int) -> int:
+    program, buffers = deployment.scheduled.program, deployment.scheduled.buffers
+    flags = 1 if buffers[index] is not None and buffers[index].materialised else 0
+    inputs = program.nodes[index].inputs
+    for j in dict.fromkeys(inputs):
+        if buffers[j].fresh and program.last_reader[j] == index:
+            flags |= FLAG_LATCH << inputs.index(j)
+    return flags
 
 
 class _Geometry(NamedTuple):

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from firmware.compiler import ops
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import Flow, Rows, Schedule, kept_rows, segment_flow
+from firmware.compiler.schedule import Flow, Rows, Schedule, kept_rows, latches, segment_flow
 
 ALIGNMENT = 4  # kernels may load words
 
@@ -24,10 +25,24 @@ class PlanError(ValueError):
     """A memory plan that breaks a promise, or a schedule that does not cover its program."""
 
 
+Key = int | tuple[str, int]  # a node's tensor or ring, or what `fresh_key` and LETTERBOX name
+LETTERBOX: Key = ("letterbox", 0)  # 32-bit accumulators of the row that is read
+
+
+def fresh_key(node: int) -> Key:
+    """The rows of a latched ring that a band makes."""
+    return "fresh", node
+
+
+def part_of(key: Key) -> tuple[str, int]:
+    """("tensor", "fresh" or "letterbox", node) of a buffer."""
+    return key if isinstance(key, tuple) else ("tensor", key)
+
+
 class Lifetime(NamedTuple):
     """A buffer of `size` bytes, alive during steps [first, stop)."""
 
-    node: int
+    key: Key
     first: int
     stop: int
     size: int
@@ -40,23 +55,24 @@ class Overlap(NamedTuple):
     above: int  # node: no longer needed from its first byte on
     distance: int
 
-    def saving(self, sizes: Mapping[int, int]) -> int:
+    def saving(self, sizes: Mapping[Key, int]) -> int:
         """Bytes that the closest legal placement saves against standing apart."""
         below, above = sizes[self.below], sizes[self.above]
         return max(0, below + above - max(below, max(self.distance, 0) + above))
 
 
 class Buffer(NamedTuple):
-    """How a node's tensor is kept: `rows` x `cols` of it, whole or as a ring."""
+    """How a node's tensor is kept: `rows` x `cols` of it, whole or as a ring; `fresh` rows apart from it."""
 
     rows: int
     cols: int
     materialised: bool
+    fresh: int = 0
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    offsets: Mapping[int, int]  # node -> byte in the arena
+    offsets: Mapping[Key, int]  # byte in the arena
     arena_size: int
     lower_bound: int  # most bytes alive in one step; no plan can be smaller
 
@@ -110,9 +126,8 @@ def apply_schedule(program: Program, schedule: Schedule) -> ScheduledProgram:
         buffer = _buffer(program, flow_of[i], i)
         buffers.append(buffer)
         if buffer is not None:
-            first, stop = _alive(program, flow_of, i, buffer)
-            size = buffer.rows * buffer.cols * program.nodes[i].shape.c
-            lifetimes.append(Lifetime(i, first, stop, align(size)))
+            lifetimes += _lifetimes(program, flow_of, i, buffer)
+    lifetimes.append(Lifetime(LETTERBOX, 0, 1, 4 * buffers[0].cols * program.nodes[0].shape.c))
     overlaps = tuple(o for flow in flows for o in overlaps_of(program, flow))
     return ScheduledProgram(program, schedule, flows, tuple(buffers), tuple(lifetimes), overlaps)
 
@@ -129,7 +144,10 @@ def overlaps_of(program: Program, flow: Flow) -> list[Overlap]:
     for above in dying(program, segment.first, segment.stop):
         reads = [read for read in program.reads[above] if read[0] in begins]
         kept = kept_rows(program, reads, np.full(flow.bands, program.nodes[above].shape.h), begins)
-        found += [Overlap(below, above, overlap_distance(program, below, above, targets[below], kept)) for below in results]
+        readers = [reader for reader, _, _ in reads]
+        found += [
+            Overlap(below, above, overlap_distance(program, below, above, targets[below], kept, readers)) for below in results
+        ]
     return [o for o in found if o.saving({i: program.nodes[i].size for i in (o.below, o.above)}) > 0]
 
 
@@ -138,9 +156,14 @@ def dying(program: Program, first: int, stop: int) -> list[int]:
     return [i for i in range(first) if first <= program.last_reader[i] < stop]
 
 
-def overlap_distance(program: Program, below: int, above: int, target: Rows, kept: Rows) -> int:
-    """Bytes of `below` written after a band less bytes of `above` dead before it (before `kept`), the most over all bands."""
-    nodes = program.nodes
+def overlap_distance(program: Program, below: int, above: int, target: Rows, kept: Rows, readers: Sequence[int]) -> int:
+    """Bytes of `below` written after a band less bytes of `above` dead before it (before `kept`), the most over all bands.
+
+    `readers` are those of `above` in the segment; one that works in place needs no distance when it is the only one.
+    """
+    nodes, op = program.nodes, program.nodes[below].op
+    if set(readers) == {below} and op is not None and ops.in_place(program.graph, program.graph.ops[op]):
+        return 0
     return align(int((target * nodes[below].row_bytes - kept * nodes[above].row_bytes).max()))
 
 
@@ -154,15 +177,26 @@ def _buffer(program: Program, flow: Flow, node: int) -> Buffer | None:
         return None
     if program.last_reader[node] >= flow.segment.stop:
         return Buffer(shape.h, shape.w, True)
-    local = node - flow.segment.first
-    return Buffer(int(flow.ring_rows[local]), int(flow.ring_cols[local]), False)
+    local, cols = node - flow.segment.first, int(flow.ring_cols[node - flow.segment.first])
+    rows, kept, fresh = (int(r[local]) for r in flow.alive)
+    if flow.segment.latch and latches(program, flow.segment.first, flow.alive)[local]:
+        return Buffer(kept, cols, False, fresh)
+    return Buffer(rows, cols, False)
+
+
+def _lifetimes(program: Program, flow_of: Mapping[int, Flow], node: int, buffer: Buffer) -> list[Lifetime]:
+    row = buffer.cols * program.nodes[node].shape.c
+    found = [Lifetime(node, *_alive(program, flow_of, node, buffer), align(buffer.rows * row))]
+    if buffer.fresh:
+        found.append(Lifetime(fresh_key(node), node, program.last_reader[node] + 1, align(buffer.fresh * row)))
+    return found
 
 
 def _alive(program: Program, flow_of: Mapping[int, Flow], node: int, buffer: Buffer) -> tuple[int, int]:
     """Steps [first, stop) during which a node's buffer must be left alone."""
     made, reader = flow_of[node], program.last_reader[node]
     if not buffer.materialised:
-        if made.once or made.transient[node - made.segment.first]:
+        if made.once or not made.alive.kept[node - made.segment.first]:
             return node, reader + 1
         return made.segment.first, made.segment.stop  # the next band needs some of its rows
     read = flow_of[reader]
@@ -171,10 +205,10 @@ def _alive(program: Program, flow_of: Mapping[int, Flow], node: int, buffer: Buf
 
 def lower_bound(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ()) -> int:
     """Most bytes alive in any step, all that overlaps could save taken off."""
-    sizes = {t.node: t.size for t in lifetimes}
+    sizes = {t.key: t.size for t in lifetimes}
     most = 0
     for step in {t.first for t in lifetimes}:
-        alive = {t.node for t in lifetimes if t.first <= step < t.stop}
+        alive = {t.key for t in lifetimes if t.first <= step < t.stop}
         saved = sum(o.saving(sizes) for o in overlaps if o.below in alive and o.above in alive)
         most = max(most, sum(sizes[n] for n in alive) - saved, max(sizes[n] for n in alive))
     return most
@@ -199,52 +233,52 @@ def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ())
             best_size, best = size, offsets
         if best_size <= bound:
             break
-    return MemoryPlan({t.node: best[t.node] for t in lifetimes}, best_size, bound)
+    return MemoryPlan({t.key: best[t.key] for t in lifetimes}, best_size, bound)
 
 
 IMPROVEMENTS = 150  # tries of the local search, an order
 
-Forbidden = Mapping[int, Sequence[tuple[int, int, int]]]  # buffer -> (other, low, high): barred from other's start on
+Forbidden = Mapping[Key, Sequence[tuple[Key, int, int]]]  # buffer -> (other, low, high): barred from other's start on
 
 
-def _improve(order: list[Lifetime], forbidden: Forbidden, bound: int) -> tuple[int, dict[int, int]]:
+def _improve(order: list[Lifetime], forbidden: Forbidden, bound: int) -> tuple[int, dict[Key, int]]:
     """Local search over orders: a buffer, more often than not one that reaches the top, moves to another turn; equal sizes
     are accepted so that plateaus are crossed. The seed is fixed: the same lifetimes give the same plan."""
     dice = random.Random(0)
-    beside = {node: {other for other, _, _ in others} for node, others in forbidden.items()}
-    offsets: dict[int, int] = {}
+    beside = {key: {other for other, _, _ in others} for key, others in forbidden.items()}
+    offsets: dict[Key, int] = {}
     for buffer in order:
-        offsets[buffer.node] = _lowest(buffer, forbidden, offsets)
-    size = max((offsets[t.node] + t.size for t in order), default=0)
+        offsets[buffer.key] = _lowest(buffer, forbidden, offsets)
+    size = max((offsets[t.key] + t.size for t in order), default=0)
     best_size, best = size, offsets
     for _ in range(IMPROVEMENTS):
         if best_size <= bound or len(order) < 2:
             break
-        top = [n for n, t in enumerate(order) if offsets[t.node] + t.size == size]
+        top = [n for n, t in enumerate(order) if offsets[t.key] + t.size == size]
         moved = dice.choice(top) if dice.random() < 0.6 else dice.randrange(len(order))
         turn = 0 if dice.random() < 0.3 else dice.randrange(moved or len(order))
         changed = order[:moved] + order[moved + 1 :]
         changed.insert(turn, order[moved])
-        stale = {order[moved].node} | beside[order[moved].node]
-        placed: dict[int, int] = {}
+        stale = {order[moved].key} | beside[order[moved].key]
+        placed: dict[Key, int] = {}
         for buffer in changed:
-            node = buffer.node
-            placed[node] = _lowest(buffer, forbidden, placed) if node in stale else offsets[node]
-            if placed[node] != offsets[node]:
-                stale |= beside[node]
-            if placed[node] + buffer.size > size:
+            key = buffer.key
+            placed[key] = _lowest(buffer, forbidden, placed) if key in stale else offsets[key]
+            if placed[key] != offsets[key]:
+                stale |= beside[key]
+            if placed[key] + buffer.size > size:
                 break
         else:
-            size, offsets, order = max(placed[t.node] + t.size for t in changed), placed, changed
+            size, offsets, order = max(placed[t.key] + t.size for t in changed), placed, changed
             if size < best_size:
                 best_size, best = size, offsets
     return best_size, best
 
 
-def _lowest(buffer: Lifetime, forbidden: Forbidden, offsets: Mapping[int, int]) -> int:
+def _lowest(buffer: Lifetime, forbidden: Forbidden, offsets: Mapping[Key, int]) -> int:
     """The lowest offset that the buffers placed so far leave free."""
     offset = 0
-    for low, high in sorted([(offsets[p] + low, offsets[p] + high) for p, low, high in forbidden[buffer.node] if p in offsets]):
+    for low, high in sorted([(offsets[p] + low, offsets[p] + high) for p, low, high in forbidden[buffer.key] if p in offsets]):
         if low >= offset:
             break
         if high > offset:
@@ -256,8 +290,8 @@ def _forbidden(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap]) -> Fo
     """For each buffer, what lives beside it and the open interval of offsets, counted from there, that it may not have."""
     distances = {(o.below, o.above): o.distance for o in overlaps}
     return {
-        a.node: [
-            (b.node, -min(a.size, distances.get((a.node, b.node), a.size)), min(b.size, distances.get((b.node, a.node), b.size)))
+        a.key: [
+            (b.key, -min(a.size, distances.get((a.key, b.key), a.size)), min(b.size, distances.get((b.key, a.key), b.size)))
             for b in lifetimes
             if a is not b and a.first < b.stop and b.first < a.stop
         ]
@@ -270,18 +304,18 @@ def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan, overlaps: Sequen
     as far from them as their overlap asks."""
     distances = {(o.below, o.above): o.distance for o in overlaps}
     for a in lifetimes:
-        if a.node not in plan.offsets:
-            raise PlanError(f"buffer of node {a.node} has no place")
-        offset = plan.offsets[a.node]
+        if a.key not in plan.offsets:
+            raise PlanError(f"buffer {a.key} has no place")
+        offset = plan.offsets[a.key]
         if offset % ALIGNMENT or offset < 0 or offset + a.size > plan.arena_size:
-            raise PlanError(f"buffer of node {a.node} at [{offset}, {offset + a.size}) in an arena of {plan.arena_size} B")
+            raise PlanError(f"buffer {a.key} at [{offset}, {offset + a.size}) in an arena of {plan.arena_size} B")
     for n, a in enumerate(lifetimes):
         for b in lifetimes[n + 1 :]:
             together = a.first < b.stop and b.first < a.stop
-            x, y = plan.offsets[a.node], plan.offsets[b.node]
-            if y - x >= distances.get((a.node, b.node), a.size) or x - y >= distances.get((b.node, a.node), b.size):
+            x, y = plan.offsets[a.key], plan.offsets[b.key]
+            if y - x >= distances.get((a.key, b.key), a.size) or x - y >= distances.get((b.key, a.key), b.size):
                 continue
             if together and x < y + b.size and y < x + a.size:
                 raise PlanError(
-                    f"buffers of nodes {a.node} [{x}, {x + a.size}) and {b.node} [{y}, {y + b.size}) overlap while alive"
+                    f"buffers {a.key} [{x}, {x + a.size}) and {b.key} [{y}, {y + b.size}) overlap while alive"
                 )

@@ -318,6 +318,12 @@ def macs(graph: Graph, op: Op) -> int:
     return macs_per_pixel(graph, op) * shape.h * shape.w
 
 
+def in_place(graph: Graph, op: Op) -> bool:
+    """True where a row of the result may be written over the same row of an input: a sum of equal shapes (kernels.h)."""
+    shapes = {graph.tensors[name].shape for name in (*op.inputs, op.output)}
+    return isinstance(op.params, Add) and len(op.inputs) == 2 and len(shapes) == 1
+
+
 def parameter_bytes(op: Op) -> int:
     """Bytes of constants a kernel reads: int8 weights; per channel int32 bias and multiplier, int8 shift."""
     weights = rules(op.params).weights(op.params)

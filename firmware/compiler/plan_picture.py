@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from firmware.compiler.choose import peak_step
+from firmware.compiler.memory import part_of
 from firmware.compiler.published import Published
 from firmware.compiler.search import Deployment
 
@@ -33,13 +34,14 @@ def _draw_memory(axes: Any, chosen: Deployment) -> None:
     nodes, arena = chosen.scheduled.program.nodes, chosen.plan.arena_size / 1000
     lifetimes = sorted(chosen.scheduled.lifetimes, key=lambda t: -t.size)
     for rank, t in enumerate(lifetimes):
-        bottom, height, width = chosen.plan.offsets[t.node] / 1000, t.size / 1000, t.stop - t.first
-        whole = chosen.scheduled.buffers[t.node].materialised
+        bottom, height, width = chosen.plan.offsets[t.key] / 1000, t.size / 1000, t.stop - t.first
+        part, node = part_of(t.key)
+        whole = part == "tensor" and chosen.scheduled.buffers[node].materialised
         axes.bar(
-            t.first, height, width, bottom, align="edge", color=_colour(t.node), edgecolor="white", lw=0.6,
+            t.first, height, width, bottom, align="edge", color=_colour(node), edgecolor="white", lw=0.6,
             hatch=None if whole else "///", alpha=0.92,
         )  # fmt: skip
-        name = _short(nodes[t.node].name)
+        name = _short(nodes[node].name)
         across = width > LETTER_ACROSS * len(name) * len(nodes) and height > LOW * arena
         upwards = height > LETTER_UP * len(name) * arena and width > LOW * 0.5 * len(nodes)
         if rank < NAMED and (across or upwards):

@@ -63,6 +63,11 @@ class Program:
         return tuple(tuple(r) for r in reads)
 
     @cached_property
+    def read_whole(self) -> tuple[bool, ...]:
+        """For each node, whether somebody reads all its rows for each of his."""
+        return tuple(any(y.stride == 0 for _, y, _ in reads) for reads in self.reads)
+
+    @cached_property
     def last_reader(self) -> tuple[int, ...]:
         """For each node, the last node that reads it; the node itself when nobody does."""
         return tuple(max(r, default=i) for i, r in enumerate(self.readers))

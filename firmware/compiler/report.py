@@ -6,6 +6,7 @@ from typing import Any
 
 from firmware.compiler import ops
 from firmware.compiler.choose import peak_segment
+from firmware.compiler.memory import Lifetime, part_of
 from firmware.compiler.published import Published
 from firmware.compiler.search import Deployment
 
@@ -32,7 +33,6 @@ def plan_json(
         "peak_sram_parts": {
             "activations": cost.sram.activations,
             "state": cost.sram.state,
-            "input_row": cost.sram.input_row,
             "candidates": cost.sram.candidates,
             "runtime": cost.sram.runtime,
         },
@@ -70,19 +70,24 @@ def _segment(deployment: Deployment, number: int) -> dict[str, Any]:
 
 
 def _buffers(deployment: Deployment) -> list[dict[str, Any]]:
-    scheduled = deployment.scheduled
-    return [
-        {
-            "node": scheduled.program.nodes[t.node].name,
-            "offset": deployment.plan.offsets[t.node],
-            "size": t.size,
-            "steps": [t.first, t.stop],
-            "rows": scheduled.buffers[t.node].rows,
-            "cols": scheduled.buffers[t.node].cols,
-            "materialised": scheduled.buffers[t.node].materialised,
-        }
-        for t in scheduled.lifetimes
-    ]
+    return [_buffer(deployment, t) for t in deployment.scheduled.lifetimes]
+
+
+def _buffer(deployment: Deployment, t: Lifetime) -> dict[str, Any]:
+    """`rows` of `cols` pixels: a tensor (materialised), a ring, the fresh rows of one, or the letterbox's accumulators."""
+    part, node = part_of(t.key)
+    buffer = deployment.scheduled.buffers[node]
+    rows = {"fresh": buffer.fresh, "letterbox": 1}.get(part, buffer.rows)
+    return {
+        "node": deployment.scheduled.program.nodes[node].name,
+        "part": part if part != "tensor" or buffer.materialised else "ring",
+        "offset": deployment.plan.offsets[t.key],
+        "size": t.size,
+        "steps": [t.first, t.stop],
+        "rows": rows,
+        "cols": buffer.cols,
+        "materialised": part == "tensor" and buffer.materialised,
+    }
 
 
 def describe(deployment: Deployment) -> str:

@@ -8,6 +8,7 @@ memory that takes is memory.py's business, which schedule is best is search.py's
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Segment:
     """Nodes [first, stop) run together: `columns` strips, each top to bottom, `rows` rows of the reference at a time.
 
     The reference is the tallest result, which pulls what it needs; with `push` it is the first node, and what depends on
-    it follows as far as it can.
+    it follows as far as it can. With `latch` the rows that a band makes stand apart from their ring until all in the segment
+    have read them: a ring is then no deeper than what outlives a band.
     """
 
     first: int
@@ -35,6 +37,7 @@ class Segment:
     rows: int = 1
     carry: bool = True  # keep rows that the next band needs again (True) or compute them again (False)
     push: bool = False  # only with carry
+    latch: bool = False  # only with carry
 
     @property
     def nodes(self) -> range:
@@ -55,7 +58,28 @@ def _describe(s: Segment) -> str:
     words += [f"x{s.columns}"] if s.columns > 1 else []
     words += [f"rows={s.rows}"] if s.rows > 1 else []
     words += ["push"] if s.push else [] if s.carry else ["recompute"]
+    words += ["latch"] if s.latch else []
     return " ".join(words)
+
+
+class Alive(NamedTuple):
+    """How many rows of each node of a segment are alive, (nodes,) int64 each."""
+
+    rows: np.ndarray  # during a band, the most
+    kept: np.ndarray  # of these, outlive a band; 0: the bytes are free between bands
+    fresh: np.ndarray  # made in one band, the most
+
+
+def alive_rows(begin: np.ndarray, target: np.ndarray, keep: np.ndarray, carry: bool = True) -> Alive:
+    """From intervals (bands, nodes): [begin, target) are made in a band, [keep, target) alive in it."""
+    kept = (begin[1:] - keep[1:]).max(axis=0, initial=0) * carry
+    return Alive(np.maximum(1, (target - keep).max(axis=0)), kept, (target - begin).max(axis=0))
+
+
+def latches(program: Program, first: int, alive: Alive) -> np.ndarray:
+    """(nodes,) bool: fresh rows of a ring may stand apart and nothing is lost. Who reads all rows wants them in one piece."""
+    whole = np.array(program.read_whole[first : first + len(alive.rows)])
+    return (alive.kept > 0) & (alive.kept + alive.fresh <= alive.rows) & ~whole
 
 
 @dataclass(frozen=True)
@@ -81,17 +105,12 @@ class Flow:
         return self.bands == 1 and self.segment.columns == 1
 
     @cached_property
-    def ring_rows(self) -> np.ndarray:
-        return np.maximum(1, (self.target - self.keep).max(axis=0))
-
-    @cached_property
     def ring_cols(self) -> np.ndarray:
         return np.maximum(1, (self.col1 - self.col0).max(axis=0))
 
     @cached_property
-    def transient(self) -> np.ndarray:
-        """(nodes,) bool: no row of the ring outlives its band, so the bytes are free between bands."""
-        return (self.keep[1:] >= self.begin[1:]).all(axis=0) if self.segment.carry else np.ones(self.keep.shape[1], bool)
+    def alive(self) -> Alive:
+        return alive_rows(self.begin, self.target, self.keep, self.segment.carry)
 
     def cells(self) -> np.ndarray:
         """(nodes,) int64: output pixels that each node computes, recomputed ones counted each time."""
@@ -122,8 +141,8 @@ def segment_rows(program: Program, segment: Segment) -> tuple[int, tuple[int, ..
     """(reference, terminals, begin, target, keep) of a segment, as in its Flow."""
     if not 0 <= segment.first < segment.stop <= len(program.nodes):
         raise ScheduleError(f"segment {_describe(segment)} is outside of the {len(program.nodes)} nodes")
-    if segment.push and not segment.carry:
-        raise ScheduleError(f"segment {_describe(segment)} pushes rows and does not carry them")
+    if (segment.push or segment.latch) and not segment.carry:
+        raise ScheduleError(f"segment {_describe(segment)} does not carry the rows that it pushes or latches")
     terminals, reference = terminals_of(program, segment.first, segment.stop), reference_of(program, segment)
     height, width = program.nodes[reference].shape.h, min(program.nodes[t].shape.w for t in terminals)
     if not 1 <= segment.rows <= height:

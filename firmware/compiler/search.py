@@ -8,7 +8,7 @@ always reach its bound, so the front is walked by several tastes, and some sched
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,9 @@ class _Walk(NamedTuple):
     """What a search goes by: whose peaks, and which of several schedules of the same work comes first."""
 
     peaks: np.ndarray  # choices.peak or choices.likely
-    calm: bool  # the one that needs little memory everywhere, not at its worst step alone; else the one of fewest segments
+    # calm: the one that needs little memory everywhere, not at its worst step alone; apart: the one that leans least on overlaps,
+    # and whose longest segment, which sets the size of the runtime's state, is short; few: the one of fewest segments
+    taste: Literal["calm", "apart", "few"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment,
     """All schedules worth having, least memory last; never more memory for more work."""
     choices = Choices(program)
     found: dict[Schedule, Deployment] = {}
-    for walk in (_Walk(choices.peak, True), _Walk(choices.likely, True), _Walk(choices.peak, False)):
+    walks = (
+        _Walk(choices.peak, "calm"),
+        _Walk(choices.likely, "calm"),
+        _Walk(choices.peak, "apart"),
+        _Walk(choices.peak, "few"),
+    )
+    for walk in walks:
         limit = int(NEVER) - 1
         while path := _cheapest(choices, walk, limit):
             paths = _leaner(choices, walk, path)
@@ -95,7 +103,8 @@ def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
         unsettled = [step for step in path if not choices.settled(*step)]
         if not unsettled:
             peak = max(int(walk.peaks[step]) for step in path)
-            return _Path(tuple(choices.segment(*step) for step in path), peak, sum(int(choices.work[step]) for step in path))
+            segments = tuple(choices.segment(*step, spare=peak - int(walk.peaks[step])) for step in path)
+            return _Path(segments, peak, sum(int(choices.work[step]) for step in path))
         for step in unsettled:
             choices.settle(*step, limit)
     return None
@@ -108,9 +117,12 @@ def _shortest(choices: Choices, walk: _Walk, limit: int) -> list[tuple[int, int,
     """(mode, first, stop) of each segment of the path of least work that seems to stay within `limit`."""
     count, fits = choices.count, walk.peaks <= limit
     price = np.where(fits, choices.work, 0) * _FINE + 1
-    if walk.calm and fits.any():  # bytes by nodes, as a share of the most that there could be
+    if walk.taste == "calm" and fits.any():  # bytes by nodes, as a share of the most that there could be
         peaks = np.where(fits, walk.peaks, 0)
         price += peaks * choices.lengths * (_FINE // 2) // (int(peaks.max() or 1) * count)
+    if walk.taste == "apart" and fits.any():  # bytes that overlaps save, as a share of the most; and no segment too long
+        saved = np.where(fits, choices.likely - choices.peak, 0)
+        price += saved * (_FINE // 2) // (int(saved.max() or 1) * count) + choices.lengths**2 // 16
     price = np.where(fits, price, NEVER)
     edge = price.min(axis=0)
     best, came_from = np.zeros(count + 1, np.int64), [0] * (count + 1)

@@ -223,8 +223,8 @@ const char *tess_class_name(const tess_t *t, uint16_t label);
 // Most boxes that tess_detect writes, 0 without a decoder.
 uint16_t tess_max_boxes(const tess_t *t);
 
-// Space for 32-bit accumulators, input_w * input_c of them, inside of the work memory. Free for the source to use during
-// a run (tess_letterbox does); the runtime itself does not touch it.
+// Space for 32-bit accumulators inside of the work memory, (col1 - col0) * input_c of them. Free for the source to use
+// while it makes a row (tess_letterbox does); between rows the runtime may use the same bytes.
 uint32_t *tess_input_scratch(const tess_t *t);
 
 #ifdef __cplusplus

@@ -113,6 +113,10 @@ static int same_shape(const struct tess_node *a, const struct tess_node *b) {
 }
 
 static int check_mean(const tess_file_t *f, const struct tess_node *node, const struct tess_node *input) {
+    // rows of the input must follow each other
+    if (node->h != input->h && input->fresh_rows) {
+        return TESS_ERR_PLAN;
+    }
     // sums of 2^22 values fit int32
     uint64_t count = (uint64_t)(node->h == input->h ? 1 : input->h) * (node->w == input->w ? 1 : input->w);
     if (!serves(node->h, input->h) || !serves(node->w, input->w) || !serves(node->c, input->c)) {
@@ -249,8 +253,10 @@ static int check_buffer(const tess_file_t *f, const struct tess_node *node) {
     }
     uint64_t bytes = (uint64_t)node->buffer_rows * node->buffer_cols * node->c;
     int whole = node->buffer_rows == node->h && node->buffer_cols == node->w;
+    uint64_t fresh = (uint64_t)node->fresh_rows * node->buffer_cols * node->c;
     if (bytes == 0 || node->buffer_offset + bytes > f->header->activation_size
-            || ((node->flags & TESS_NODE_MATERIALISED) && !whole)) {
+            || node->fresh_offset + fresh > f->header->activation_size
+            || ((node->flags & TESS_NODE_MATERIALISED) && (!whole || fresh))) {
         return TESS_ERR_PLAN;
     }
     return TESS_OK;

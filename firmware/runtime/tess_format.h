@@ -41,6 +41,7 @@ enum {
     TESS_MAX_INPUTS = 4,
     TESS_MAX_LEVELS = 16,
     TESS_NODE_MATERIALISED = 1,     // tess_node.flags
+    TESS_NODE_LATCH = 16,           // the node is the last of its segment to read its first input; << j for input j
     TESS_HEADER_SEQUENTIAL = 1,     // tess_header.flags
 };
 
@@ -62,7 +63,8 @@ struct tess_header {
     uint32_t name;
     uint32_t selftest_seed, selftest_checksum;
     uint8_t tflite_sha256[16];
-    uint32_t reserved1[2];
+    uint32_t letterbox;             // offset in the activations, free while the source makes a row
+    uint32_t reserved1;
 };
 TESS_STATIC_ASSERT(header_is_96_bytes, sizeof(struct tess_header) == 96);
 
@@ -86,9 +88,10 @@ struct tess_node {
     // slice: first row, column and channel of the input that it takes; concat: 1 for the side that is joined, else 0;
     // transpose: the input's side that each of the output's is
     uint16_t start[3];
-    uint16_t reserved0;
+    uint16_t fresh_rows;            // latched ring: the rows of a band stand apart, at
+    uint32_t fresh_offset;          // in the activations; 0 rows: no latch
 };
-TESS_STATIC_ASSERT(node_is_64_bytes, sizeof(struct tess_node) == 64);
+TESS_STATIC_ASSERT(node_is_68_bytes, sizeof(struct tess_node) == 68);
 
 struct tess_segment {
     uint16_t first_node, n_nodes;

@@ -160,6 +160,13 @@ static int check_decode(const tess_file_t *f) {
 
 /// The whole file ///
 
+// 32-bit accumulators for the widest row of the picture that a strip asks for
+static int check_letterbox(const tess_file_t *f) {
+    uint64_t bytes = (uint64_t)4 * f->nodes[0].buffer_cols * f->nodes[0].c;
+    int inside = f->header->letterbox + bytes <= f->header->activation_size;
+    return inside && f->header->letterbox % 4 == 0 ? TESS_OK : TESS_ERR_PLAN;
+}
+
 static int check_file(tess_file_t *f, const void *model, size_t size) {
     int err = check_header(f, model, size);
     err = err ? err : check_sections(f);
@@ -167,12 +174,13 @@ static int check_file(tess_file_t *f, const void *model, size_t size) {
     err = err ? err : tess_check_segments(f);
     err = err ? err : check_outputs(f);
     err = err ? err : check_decode(f);
+    err = err ? err : check_letterbox(f);
     return err ? err : tess_check_work(f);
 }
 
 // Parts of the work memory, in their order.
 typedef struct tess_parts {
-    uint64_t state, input_scratch, candidates, end;
+    uint64_t state, candidates, end;
 } tess_parts_t;
 
 static uint64_t aligned(uint64_t bytes) {
@@ -183,8 +191,7 @@ static tess_parts_t lay_out(const tess_file_t *f) {
     const struct tess_header *h = f->header;
     tess_parts_t parts;
     parts.state = aligned(h->activation_size);
-    parts.input_scratch = parts.state + aligned(f->max_nodes * sizeof(struct tess_state));
-    parts.candidates = parts.input_scratch + aligned((uint64_t)4 * h->input_w * h->input_c);
+    parts.candidates = parts.state + aligned(f->max_nodes * sizeof(struct tess_state));
     parts.end = parts.candidates + aligned(f->decode ? f->decode->max_candidates * sizeof(struct tess_candidate) : 0);
     return parts;
 }
@@ -228,7 +235,7 @@ int tess_open(tess_t *t, const void *model, size_t size, void *arena, size_t are
     t->decode = f.decode;
     t->activations = (int8_t *)bytes;
     t->state = (void *)(bytes + parts.state);
-    t->input_scratch = (void *)(bytes + parts.input_scratch);
+    t->input_scratch = (void *)(bytes + f.header->letterbox);
     t->candidates = (void *)(bytes + parts.candidates);
     t->content_w = f.header->input_w;
     t->content_h = f.header->input_h;

@@ -230,7 +230,9 @@ static int check_rings(const tess_step_t *s) {
         if (node->kind == TESS_SINK || tess_is_whole(node)) {
             continue;
         }
-        if (state->target - state->could > node->buffer_rows || state->col1 - state->col0 > node->buffer_cols) {
+        int32_t kept_end = node->fresh_rows ? state->begin : state->target;
+        if (kept_end - state->could > node->buffer_rows || state->col1 - state->col0 > node->buffer_cols
+                || (node->fresh_rows && state->target - state->begin > node->fresh_rows)) {
             return TESS_ERR_PLAN;
         }
     }

@@ -2,6 +2,8 @@
  * Running: walks the segments strip by strip and band by band, SPEC.md section 2. Each band is planned (tess_plan.c)
  * and computed node by node (tess_compute.c, tess_move.c).
  */
+#include <string.h>
+
 #include "tess_step.h"
 
 /// Rows in, rows out ///
@@ -88,6 +90,31 @@ static int compute_and_report(const tess_step_t *s, int32_t i) {
     return compute(s, i);
 }
 
+/// Latches ///
+
+// The band's rows of node i move into its ring, the last ones that it holds.
+static void latch(const tess_step_t *s, int32_t i) {
+    const struct tess_node *node = &s->nodes[s->first + i];
+    const struct tess_state *state = &s->state[i];
+    int32_t first = state->target - node->buffer_rows;
+    if (!node->fresh_rows || state->col0 >= state->col1) {
+        return;
+    }
+    for (int32_t y = first > state->begin ? first : state->begin; y < state->target; y++) {
+        memmove(tess_slot(s, node, y), tess_fresh(s, node, y - state->begin), (size_t)(state->col1 - state->col0) * node->c);
+    }
+}
+
+// What node i was the last to read need not stand apart any more.
+static void latch_inputs(const tess_step_t *s, int32_t i) {
+    const struct tess_node *node = &s->nodes[s->first + i];
+    for (int j = 0; j < node->n_inputs; j++) {
+        if ((node->flags & TESS_NODE_LATCH << j) && node->inputs[j] >= s->first) {
+            latch(s, node->inputs[j] - s->first);
+        }
+    }
+}
+
 /// Segments ///
 
 static int run_band(tess_step_t *s) {
@@ -95,6 +122,7 @@ static int run_band(tess_step_t *s) {
     for (int32_t i = 0; !err && i < s->count; i++) {
         err = compute_and_report(s, i);
         s->state[i].produced = s->state[i].target;
+        latch_inputs(s, i);
     }
     return err;
 }

@@ -25,12 +25,25 @@ static inline int tess_is_whole(const struct tess_node *node) {
     return node->flags & TESS_NODE_MATERIALISED ? 1 : 0;
 }
 
-// Where column x of row y of a node lives. A ring starts at the strip's first column, a whole tensor at column 0.
+// Where row y of a node lives: in its ring or tensor
+static inline int8_t *tess_slot(const tess_step_t *s, const struct tess_node *node, int32_t y) {
+    return s->t->activations + node->buffer_offset + y % node->buffer_rows * node->buffer_cols * node->c;
+}
+
+// or, y counted from the band's first row, among a latched ring's fresh rows.
+static inline int8_t *tess_fresh(const tess_step_t *s, const struct tess_node *node, int32_t y) {
+    return s->t->activations + node->fresh_offset + y * node->buffer_cols * node->c;
+}
+
+// Where column x of row y of a node lives now. A ring starts at the strip's first column, a whole tensor at column 0.
 static inline int8_t *tess_place(const tess_step_t *s, int32_t index, int32_t y, int32_t x) {
     const struct tess_node *node = &s->nodes[index];
-    int32_t col0 = tess_is_whole(node) ? 0 : s->state[index - s->first].col0;
-    int32_t pixel = y % node->buffer_rows * node->buffer_cols + x - col0;
-    return s->t->activations + node->buffer_offset + pixel * node->c;
+    if (tess_is_whole(node)) {
+        return tess_slot(s, node, y) + x * node->c;
+    }
+    const struct tess_state *state = &s->state[index - s->first];
+    int8_t *row = node->fresh_rows && y >= state->begin ? tess_fresh(s, node, y - state->begin) : tess_slot(s, node, y);
+    return row + (x - state->col0) * node->c;
 }
 
 // First column that tess_place has of a node

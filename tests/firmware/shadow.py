@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from firmware.compiler.image import write_image
+from firmware.compiler.memory import LETTERBOX, Key, fresh_key
 from firmware.compiler.search import Deployment
 from firmware.host import RUNTIME, compile_c, runtime_sources
 
@@ -18,11 +19,15 @@ def program() -> Path:
     return compile_c([*runtime_sources(), Path(__file__).parent / "c" / "shadow.c"], FLAGS, "shadow")
 
 
-def buffers(deployment: Deployment) -> dict[int, tuple[int, int]]:
-    """Offset and size of each node's buffer, to the byte."""
-    scheduled, nodes = deployment.scheduled, deployment.scheduled.program.nodes
-    kept = {i: buffer for i, buffer in enumerate(scheduled.buffers) if buffer is not None}
-    return {i: (deployment.plan.offsets[i], b.rows * b.cols * nodes[i].shape.c) for i, b in kept.items()}
+def buffers(deployment: Deployment) -> dict[Key, tuple[int, int]]:
+    """Offset and size of each buffer, to the byte."""
+    scheduled, nodes, sizes = deployment.scheduled, deployment.scheduled.program.nodes, {}
+    for i, buffer in enumerate(scheduled.buffers):
+        if buffer is not None:
+            row = buffer.cols * nodes[i].shape.c
+            sizes[i], sizes[fresh_key(i)] = buffer.rows * row, buffer.fresh * row
+    sizes[LETTERBOX] = 4 * scheduled.buffers[0].cols * nodes[0].shape.c
+    return {key: (deployment.plan.offsets[key], size) for key, size in sizes.items() if size}
 
 
 def planned_peak(deployment: Deployment) -> int:
@@ -37,9 +42,10 @@ def touched(deployment: Deployment, folder: Path) -> int:
     long as the plan says that they are alive.
     """
     place, table = buffers(deployment), b""
-    alive = {t.node: range(t.first, t.stop) for t in deployment.scheduled.lifetimes}
+    alive = {t.key: range(t.first, t.stop) for t in deployment.scheduled.lifetimes}
     for i, node in enumerate(deployment.scheduled.program.nodes):
-        own = [place[j] for j in {i, *node.inputs} if j in place and i in alive[j]]
+        keys = {LETTERBOX, i, fresh_key(i), *node.inputs, *map(fresh_key, node.inputs)}
+        own = [place[key] for key in keys if key in place and i in alive[key]]
         table += struct.pack(f"<{1 + 2 * len(own)}I", len(own), *(number for piece in own for number in piece))
     (folder / "model.tess").write_bytes(write_image(deployment, None, bytes(32)))
     (folder / "table").write_bytes(table)

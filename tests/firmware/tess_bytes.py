@@ -166,31 +166,44 @@ def _up(n: int) -> int:
     return -(-n // 16) * 16
 
 
-def write(net: Net, segments: list[Segment], decode: Decode | None = None, rows: dict[int, int] | None = None) -> bytes:
-    """The file. `rows[i]` sets the height of node i's ring, otherwise each ring has room for the whole tensor."""
+def write(
+    net: Net,
+    segments: list[Segment],
+    decode: Decode | None = None,
+    rows: dict[int, int] | None = None,
+    fresh: dict[int, int] | None = None,
+) -> bytes:
+    """The file. `rows[i]` sets the height of node i's ring, otherwise each ring has room for the whole tensor; `fresh[i]` is the
+    number of rows that stand apart from it."""
     segment_of = {i: k for k, s in enumerate(segments) for i in range(s.first, s.first + s.count)}
     materialised = {j for i, n in enumerate(net.nodes) for j in n.inputs if segment_of[i] > segment_of[j]}
     nodes_at = 96
-    segments_at = _up(nodes_at + 64 * len(net.nodes))
+    segments_at = _up(nodes_at + 68 * len(net.nodes))
     outputs_at = _up(segments_at + 16 * len(segments))
     decode_at = _up(outputs_at + 8 * len(net.outputs))
     data_at = _up(decode_at + (32 + 24 * len(decode.levels) if decode else 0))
     data, body, arena = _Data(data_at), bytearray(data_at), 0
+    fresh, last_reader = fresh or {}, {j: i for i, n in enumerate(net.nodes) for j in n.inputs}
 
     for i, n in enumerate(net.nodes):
         h, w, c = n.shape
         ring = (0, 0) if n.kind == SINK else ((rows or {}).get(i, h), w)
         offset = 0 if n.kind == SINK else arena
         arena += ring[0] * ring[1] * (c if n.kind != SINK else 0)
+        apart = (fresh[i], arena) if i in fresh else (0, 0)
+        arena += apart[0] * w * c
         inputs = (*n.inputs, *(0xFFFF,) * (4 - len(n.inputs)))
         constants = map(data.put, (n.weights, n.bias, n.multipliers, n.shifts))
-        flags = int(i in materialised)
+        latched = [j for k, j in enumerate(n.inputs) if j in fresh and last_reader[j] == i and j not in n.inputs[:k]]
+        flags = int(i in materialised) + sum(16 << n.inputs.index(j) for j in latched)
         head = struct.pack("<4B4H3H", n.kind, len(n.inputs), flags, n.multiplier, *inputs, *n.shape)
         head += struct.pack("<3b", n.zero_point, *n.clamp)
         geometry = struct.pack("<6BB", *n.kernel, *n.stride, *n.pad, 0)
         memory = struct.pack("<I2Hf", offset, *ring, 0.0 if n.kind == SINK else 0.5)
-        at = nodes_at + 64 * i
-        body[at : at + 64] = head + geometry + memory + struct.pack("<6I", *constants, 0, 0)
+        at = nodes_at + 68 * i
+        body[at : at + 68] = head + geometry + memory + struct.pack("<4I4HI", *constants, 0, 0, 0, *apart)
+    letterbox = _up(arena)
+    arena = letterbox + 4 * net.nodes[0].shape[1] * net.nodes[0].shape[2]
     for k, s in enumerate(segments):
         at = segments_at + 16 * k
         body[at : at + 16] = struct.pack("<5HBBI", s.first, s.count, s.columns, s.rows, s.reference, s.carry, 0, 0)
@@ -205,7 +218,7 @@ def write(net: Net, segments: list[Segment], decode: Decode | None = None, rows:
     numbers = (len(net.nodes), len(segments), len(net.outputs), 0)
     offsets = (nodes_at, segments_at, outputs_at, decode_at if decode else 0, data_at, total - data_at, name_at)
     body[16:36] = struct.pack("<I3HBB4H", arena, *net.nodes[0].shape, 114, sequential, *numbers)
-    body[36:96] = struct.pack("<9I16x2I", *offsets, SEED, checksum(net, compute(net, selftest_frame(net))), 0, 0)
+    body[36:96] = struct.pack("<9I16x2I", *offsets, SEED, checksum(net, compute(net, selftest_frame(net))), letterbox, 0)
     body[0:12] = struct.pack("<4sHHI", b"TESS", 2, 0, total)
     return mend(bytes(body))
 

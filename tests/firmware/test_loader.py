@@ -21,7 +21,7 @@ from tests.firmware.tess_bytes import Decode, Level, Net, Segment, fused, layers
 
 FUZZ = Path(__file__).parents[1] / "fuzz"
 RUNTIME = Path(__file__).parents[2] / "firmware" / "runtime"
-HEADER, NODE = 96, 64
+HEADER, NODE = 96, 68
 
 
 def small(decoder: bool = True) -> tuple[Net, Decode | None]:

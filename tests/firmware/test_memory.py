@@ -1,5 +1,6 @@
 """Memory plans: nothing that lives together overlaps, nothing is smaller than possible, and the checker sees mistakes."""
 
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from firmware.compiler.execute import execute
 from firmware.compiler.graph import Shape
 from firmware.compiler.interpreter import Interpreter
 from firmware.compiler.memory import (
+    LETTERBOX,
     Lifetime,
     MemoryPlan,
     Overlap,
@@ -103,6 +105,39 @@ def test_a_residual_stage_runs_in_one_map_and_some_rows() -> None:
     frame = random_image(np.random.default_rng(1), graph)
     for name, values in execute(deployment.scheduled, deployment.plan, frame, interpreter).items():
         np.testing.assert_array_equal(values, interpreter.run(frame)[name])
+
+
+def test_a_sum_takes_the_place_of_what_it_adds() -> None:
+    graph = residual_stage(1)
+    program, interpreter = build_program(graph), Interpreter(graph)
+    deployment = deploy(program, Schedule((Segment(0, 2), Segment(2, 4), Segment(4, 5), Segment(5, 6))))
+    assert [o for o in deployment.scheduled.overlaps if o.below == 4] == [Overlap(4, 1, 0), Overlap(4, 3, 0)]
+    assert deployment.plan.arena_size == deployment.plan.lower_bound
+    frame = random_image(np.random.default_rng(1), graph)
+    for name, values in execute(deployment.scheduled, deployment.plan, frame, interpreter).items():
+        np.testing.assert_array_equal(values, interpreter.run(frame)[name])
+
+
+def test_latched_rings_cost_a_row_less_each() -> None:
+    """Inverted residuals run in one go: each ring of three rows keeps two, and one row at a time stands apart."""
+    graph = residual_stage(3)
+    program, interpreter = build_program(graph), Interpreter(graph)
+    plain = deploy(program, Schedule((Segment(0, len(program.nodes), push=True),)))
+    latched = deploy(program, Schedule((Segment(0, len(program.nodes), push=True, latch=True),)))
+    row = 24 * 8
+    assert plain.plan.arena_size - latched.plan.arena_size >= 2 * row
+    assert {b.rows for b in latched.scheduled.buffers if b is not None and b.fresh} <= {1, 2}
+    frame = random_image(np.random.default_rng(1), graph)
+    for name, values in execute(latched.scheduled, latched.plan, frame, interpreter).items():
+        np.testing.assert_array_equal(values, interpreter.run(frame)[name])
+
+
+def test_the_letterbox_has_a_place_while_a_row_is_read() -> None:
+    program = build_program(random_graph(np.random.default_rng(0)))
+    picture = program.nodes[0].shape
+    scheduled = apply_schedule(program, layer_by_layer(program))
+    (letterbox,) = [t for t in scheduled.lifetimes if t.key == LETTERBOX]
+    assert letterbox == (LETTERBOX, 0, 1, 4 * picture.w * picture.c)
 
 
 def test_segments_must_cover_the_program() -> None:

@@ -146,6 +146,24 @@ def test_line_buffers_hold_a_window() -> None:
     assert smallest_rings(net, fused(net, rows=2, carry=0)) == {0: 6, 1: 4, 2: 2}
 
 
+@pytest.mark.parametrize("columns", [1, 3])
+def test_latched_rings_hold_what_outlives_a_band(columns: int) -> None:
+    """Fresh rows stand apart until the last reader has them; the ring is then one row lower."""
+    net = residual_pyramid()
+    segments = fused(net, columns, 1, 1)
+    segments[0] = Segment(0, len(net.nodes), 0, columns)  # the source leads
+    smallest = smallest_rings(net, segments)
+    latched = {i: 1 for i, height in smallest.items() if height > 1}
+    lower = {i: height - latched.get(i, 0) for i, height in smallest.items()}
+    assert len(latched) > 2
+    assert_same(write(net, segments, rows=lower, fresh=latched), net)
+    for i in latched:
+        if lower[i] > 1:
+            with pytest.raises(TessError) as caught:
+                HostModel(write(net, segments, rows={**lower, i: lower[i] - 1}, fresh=latched)).run(frame_for(net))
+            assert caught.value.code == -7
+
+
 def test_saturation_and_extreme_constants() -> None:
     """Values at the rails, the largest left shift, multiplier 0, a bias at the end of int32."""
     net = one_operator(lambda n: n.conv(0, 6), (4, 4, 3))

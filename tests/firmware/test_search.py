@@ -1,6 +1,7 @@
 """The search: what it believes of a segment is what the segment's flow says, and its front is exact where that can be checked."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from firmware.compiler.choices import MODES, NEVER, Choices
 from firmware.compiler.cost import NODE_STATE_BYTES
 from firmware.compiler.memory import align, overlaps_of
 from firmware.compiler.program import Program, build_program
-from firmware.compiler.schedule import Segment, segment_flow
+from firmware.compiler.schedule import Segment, latches, segment_flow
 from firmware.compiler.search import _cheapest, _Walk, search_front
 from tests.firmware.graphs import detector_graph, random_graph
 
@@ -24,9 +25,14 @@ def peak_and_work(program: Program, segment: Segment) -> tuple[int, int]:
     rings = {}
     for local, i in enumerate(segment.nodes):
         if last_reader[i] < segment.stop and nodes[i].kind != "sink":
-            rings[i] = align(int(flow.ring_rows[local] * flow.ring_cols[local]) * nodes[i].shape.c)
+            row, (rows, kept, fresh) = int(flow.ring_cols[local]) * nodes[i].shape.c, (int(r[local]) for r in flow.alive)
+            if segment.latch and latches(program, segment.first, flow.alive)[local]:
+                rings[i] = align(kept * row), align(fresh * row)  # always, and from the maker to the last reader
+            else:
+                rings[i] = (align(rows * row), 0) if kept else (0, align(rows * row))
+    letterbox = 4 * int(flow.ring_cols[0]) * nodes[0].shape.c if segment.first == 0 else 0
     steps = [
-        sum(size for i, size in rings.items() if not flow.transient[i - segment.first] or i <= step <= last_reader[i])
+        sum(always + passing * (i <= step <= last_reader[i]) for i, (always, passing) in rings.items()) + letterbox * (step == 0)
         for step in segment.nodes
     ]
     saved, used = 0, set()
@@ -56,14 +62,18 @@ def test_costs_of_segments_are_those_of_their_flows(seed: int) -> None:
         bound = int(choices.peak[step])
         choices.settle(*step, limit=int(NEVER) - 1)
         assert choices.settled(*step)
-        peak, work = peak_and_work(program, choices.segment(*step))
-        assert (int(choices.peak[step]), int(choices.work[step])) == (peak, work), f"seed {seed}, {choices.segment(*step)}"
+        segment = choices.segment(*step, spare=0)
+        peak, work = peak_and_work(program, segment)
+        assert (int(choices.peak[step]), int(choices.work[step])) == (peak, work), f"seed {seed}, {segment}"
+        plain = replace(segment, latch=False)
+        saved = peak_and_work(program, plain)[0] - peak
+        assert segment.latch == (saved > 0) and choices.segment(*step, spare=saved) == plain
         assert bound <= peak <= int(choices.likely[step])
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("calm", [True, False])
-def test_no_path_within_a_limit_is_cheaper(seed: int, calm: bool) -> None:
+@pytest.mark.parametrize("taste", ["calm", "apart", "few"])
+def test_no_path_within_a_limit_is_cheaper(seed: int, taste: str) -> None:
     """On networks small enough to try every schedule of the searched modes."""
     program = build_program(random_graph(np.random.default_rng(seed), max_ops=4, max_size=10))
     choices, everything = Choices(program), Choices(program)
@@ -80,9 +90,9 @@ def test_no_path_within_a_limit_is_cheaper(seed: int, calm: bool) -> None:
         }
     complete = ways[len(program.nodes)]
     for limit in sorted({peak for _, peak in complete}, reverse=True):
-        path = _cheapest(choices, _Walk(choices.peak, calm), limit)
+        path = _cheapest(choices, _Walk(choices.peak, taste), limit)
         assert path.peak <= limit and path.work == min(work for work, peak in complete if peak <= limit)
-    assert _cheapest(choices, _Walk(choices.peak, calm), min(peak for _, peak in complete) - 1) is None
+    assert _cheapest(choices, _Walk(choices.peak, taste), min(peak for _, peak in complete) - 1) is None
 
 
 def test_the_front_holds_no_point_that_another_beats() -> None:

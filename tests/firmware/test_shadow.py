@@ -40,7 +40,8 @@ def test_a_plan_that_forgets_a_reader_is_caught(tmp_path: Path) -> None:
     """A buffer that the plan calls dead one step too early."""
     deployment = random_deployment(1)
     scheduled, read = deployment.scheduled, deployment.scheduled.program.last_reader
-    short = tuple(t._replace(stop=t.stop - 1) if t.stop == read[t.node] + 1 else t for t in scheduled.lifetimes)
+    last = {i: node for i, node in enumerate(read)}
+    short = tuple(t._replace(stop=t.stop - 1) if t.stop == last.get(t.key, -1) + 1 else t for t in scheduled.lifetimes)
     assert short != scheduled.lifetimes
     with pytest.raises(AssertionError, match="use-after-poison"):
         touched(replace(deployment, scheduled=replace(scheduled, lifetimes=short)), tmp_path)

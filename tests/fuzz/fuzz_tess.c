@@ -132,8 +132,8 @@ static void use(tess_t *t) {
 
 // Gives each part of the work memory a block of its own, so that a step from one into the next is seen, too.
 static void use_apart(tess_t *t, const uint8_t *arena, size_t bytes) {
-    size_t state = (size_t)((uint8_t *)t->input_scratch - (uint8_t *)t->state);
-    size_t scratch = (size_t)((uint8_t *)t->candidates - (uint8_t *)t->input_scratch);
+    size_t state = (size_t)((uint8_t *)t->candidates - (uint8_t *)t->state);
+    size_t scratch = (size_t)4 * t->nodes[0].buffer_cols * t->nodes[0].c; // a part of the activations, in truth
     size_t candidates = (size_t)(arena + bytes - (uint8_t *)t->candidates);
     tess_t apart = *t;
     apart.activations = exactly(tess_header(t)->activation_size);

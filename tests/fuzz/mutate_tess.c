@@ -259,8 +259,18 @@ static void fit_buffers(const file_t *f) {
             n->buffer_offset = apart ? end : 0;
             end = stop > end ? (uint32_t)stop : end;
         }
+        uint32_t fresh = ring && below(2) ? 1 + below(n->h) : 0;
+        bytes = (uint64_t)fresh * n->buffer_cols * n->c;
+        int fits = bytes + end < MOST_ARENA;
+        n->fresh_rows = (uint16_t)(fits ? fresh : 0);
+        n->fresh_offset = fits ? end : 0;
+        end += fits ? (uint32_t)bytes : 0;
+        n->flags = (uint8_t)((n->flags & 15) | below(16) << 4);
     }
-    header(f)->activation_size = end;
+    struct tess_node *source = (void *)r.first;
+    uint64_t letterbox = r.count ? (uint64_t)4 * source->buffer_cols * source->c : 0;
+    header(f)->letterbox = (end + 3) / 4 * 4;
+    header(f)->activation_size = letterbox < MOST_ARENA ? header(f)->letterbox + (uint32_t)letterbox : end;
 }
 
 void mend_tess(uint8_t *model, size_t size) {

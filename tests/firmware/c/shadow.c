@@ -45,6 +45,7 @@ static int read_row(void *ctx, uint16_t y, uint16_t col0, uint16_t col1, uint8_t
     uint16_t c;
     tess_input(ctx, NULL, NULL, &c);
     allow(0);
+    memset(tess_input_scratch(ctx), y, (size_t)4 * (col1 - col0) * c);
     for (int32_t i = 0; i < (col1 - col0) * c; i++) {
         pixels[i] = (uint8_t)((y * 31 + col0 * c + i) * 37);
     }
@@ -114,6 +115,7 @@ int main(int argc, char **argv) {
     }
     size = tess_header(&t)->activation_size;
     t.activations = activations = malloc(size);
+    t.input_scratch = (uint32_t *)(void *)(activations + tess_header(&t)->letterbox);
     tess_sink_t sink = {take_row, &t};
     tess_set_sink(&t, &sink);
     uint32_t first = run(&t, 0x5A), second = run(&t, 0xA5); // a byte can be the garbage of one run, not of both
