@@ -90,7 +90,7 @@ static void reset_windows(link_t *link) {
     for (int i = 0; i < LINK_WINDOW; i++) {
         link->rx[i].type = link->tx[i].type = 0;
     }
-    link->rx_read = link->rx_next = link->tx_acked = link->tx_next = 0;
+    link->rx_read = link->rx_next = link->tx_acked = link->tx_next = LINK_FIRST_NUMBER;
     link->tx_have = link->tx_credit = link->ack_due = 0;
 }
 

@@ -14,6 +14,9 @@
 #define LINK_WINDOW 4
 #endif
 
+// Number of the first sequenced frame: near the end, so that no session is too short to wrap.
+#define LINK_FIRST_NUMBER 0xFFF0
+
 // Bytes without a valid frame after which a raised baud rate is given up: more than a frame has, less than the 2048 by which a
 // host calls a device back.
 #ifndef LINK_BAUD_PATIENCE

@@ -16,6 +16,7 @@ WINDOW = 8  # frames that this end keeps in each direction: as many as `have` ha
 _FIRST_MESSAGE = 16
 _FILLER = b"\xaa" * 2048  # more than LINK_BAUD_PATIENCE: a device at another rate goes back to its first one
 _NUMBERS = 1 << 16
+_FIRST_NUMBER = 0xFFF0  # near the end, so that no session is too short to wrap
 
 
 class LinkError(ValueError):
@@ -148,10 +149,10 @@ class Session:
 
     def _clear(self) -> None:
         self._unacknowledged: deque[Message] = deque()
-        self._first = 0  # number of the first of them
+        self._first = _FIRST_NUMBER  # of them
         self._have = 0  # of those behind the first, the ones that the device has
         self._credit = 0
-        self._expected = 0  # number of the next message
+        self._expected = _FIRST_NUMBER  # of the next message
         self._early: dict[int, Message] = {}
         self._ready: deque[Message] = deque()
         self._ack_due = False

@@ -232,7 +232,7 @@ class SimulatedPort:
             if library().link_host_serve(ctypes.byref(host)) == -100:
                 raise MemoryError("the simulated device has no memory")
             self._boot += 1
-            self.resets += 1
+            self.resets += not self._closed
         self._idle.release()
 
     def _device_read(self, _ctx, data, size: int, wait: int) -> int:

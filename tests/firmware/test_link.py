@@ -154,6 +154,7 @@ def test_a_line_that_only_duplicates_runs_nothing_twice() -> None:
         assert answer.pulls == HEIGHT
     client.connect(model)
     assert client.facts.counters["duplicate"] > 20 and client.facts.counters["sessions"] == 1
+    assert client.session.counters.duplicate > 20 and not client.session._early  # nothing old waits for its number to come again
     port.close()
 
 
