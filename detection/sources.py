@@ -26,7 +26,7 @@ from detection.presence import PresenceSpec, presence_spec
 from firmware.compiler.decode import DecodeSpec
 from firmware.compiler.graph import Graph
 from firmware.compiler.tflite import read_metadata, read_tflite
-from firmware.device import open_emulator, open_host
+from firmware.device import Device, open_emulator, open_host
 from firmware.header import load_tess, read_header
 from firmware.link.device import open_board
 
@@ -120,8 +120,14 @@ def open_predictor(source: Source, name: str, raw: bool = True, batch: int = EMU
     if kind in ("int8", "tflite"):
         graph, spec = _read_tflite(needed)
         return Int8Predictor(graph, spec) if kind == "int8" else TflitePredictor(needed.read_bytes(), graph, spec)
-    device = open_host(needed) if kind == "host" else open_emulator(needed, target or "mps2-an500")
+    device = _open_device(needed, kind, target)
     return device_predictor(device, name, _presence_of(source), batch if kind == "emulator" else 1, raw)
+
+
+def _open_device(tess: Path, kind: str, place: str) -> Device:
+    if kind == "host":
+        return open_host(tess)
+    return open_board(tess, place) if kind == "board" else open_emulator(tess, place or "mps2-an500")
 
 
 def open_board_predictor(

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,9 +121,8 @@ def build(
     data = load_tess(model)
     header = read_header(data, check)
     arena = header.arena if arena is None else arena
-    image = _link(
-        chip, _kernels(chip, kernels), data, _Storage(arena, header.max_detections, header.n_nodes if profile else 0)
-    )
+    storage = _Storage(arena, header.max_detections, header.n_nodes if profile else 0)
+    image = _link(chip, _sources(chip, _kernels(chip, kernels), link=False), data, storage)
     return _copied(image, out_dir) if out_dir else image
 
 
@@ -135,12 +135,18 @@ def build_link(target: str | Target, model: bytes | Path, *, profile: bool = Fal
     nodes = MOST_PROFILED if profile and firmware.model_place else header.n_nodes if profile else 0
     boxes = max(header.max_detections, LOADED_BOXES if firmware.model_place else 0)
     storage = _Storage(max(header.arena, firmware.link_memory), boxes, nodes, firmware.model_place)
-    return _link(chip, _kernels(chip, None), data, storage, link=True)
+    return _link(chip, _sources(chip, _kernels(chip, None), link=True), data, storage)
 
 
 def build_probe(target: str | Target) -> Image:
     """Build the program that checks a new target's counter, faults and stack (targets/common/probe.c)."""
-    return _link(_sized(target, None), None, b"", _Storage())
+    return build_program(target, [COMMON / "probe.c"])
+
+
+def build_program(target: str | Target, sources: Sequence[Path]) -> Image:
+    """Build a program of these C files (one has main) with the target's start-up and semihosting, without a model."""
+    chip = _sized(target, None)
+    return _link(chip, [*_base(chip), *sources], b"", _Storage())
 
 
 def _sized(target: str | Target, sram: int | None) -> Target:
@@ -159,14 +165,15 @@ def _firmware(chip: Target) -> Firmware:
     return chip.firmware
 
 
-def _sources(chip: Target, kernels: Path | None, link: bool) -> list[Path]:
-    """C files of an application with these kernels, or, without any, of the probe."""
-    base = [COMMON / name for name in BASE_SOURCES]
-    base.append(ROOM / "targets" / _firmware(chip).folder / "port.c")
-    if kernels is None:
-        return [*base, COMMON / "probe.c"]
+def _base(chip: Target) -> list[Path]:
+    """C files of every program."""
+    return [*(COMMON / name for name in BASE_SOURCES), ROOM / "targets" / _firmware(chip).folder / "port.c"]
+
+
+def _sources(chip: Target, kernels: Path, link: bool) -> list[Path]:
+    """C files of an application with these kernels."""
     application = [COMMON / "link_app.c", *sorted(LINK.glob("*.c"))] if link else [COMMON / "app.c"]
-    return [*base, *application, *sorted(RUNTIME.glob("*.c")), *sorted(kernels.glob("*.c"))]
+    return [*_base(chip), *application, *sorted(RUNTIME.glob("*.c")), *sorted(kernels.glob("*.c"))]
 
 
 def _kernels(chip: Target, wanted: str | None) -> Path:
@@ -234,14 +241,14 @@ def _own_flags(source: Path, chip: Target) -> list[str]:
     return [f"-DAPP_LINE_BYTES={lines}"] if source.name == "app.c" else []
 
 
-def _link(chip: Target, kernels: Path | None, model: bytes, storage: _Storage, link: bool = False) -> Image:
+def _link(chip: Target, sources: Sequence[Path], model: bytes, storage: _Storage) -> Image:
     firmware = _firmware(chip)
     includes = [f"-I{path}" for path in (COMMON, RUNTIME, RUNTIME / "kernels", LINK)]
     flags = [*firmware.flags, *C_FLAGS, *includes]
     if storage.profile_nodes:
         flags.append("-DTESS_PROFILE")
     salt = _digest(compiler_version(), *(path.read_bytes() for path in _headers()))
-    objects = [_compile(source, flags + _own_flags(source, chip), salt) for source in _sources(chip, kernels, link)]
+    objects = [_compile(source, flags + _own_flags(source, chip), salt) for source in sources]
     scripts = [ROOM / "targets" / firmware.folder / "target.ld", COMMON / "sections.ld"]
     sizes = (chip.sram, chip.flash, chip.stack_reserve, *storage.defines())
     parts = [*(path.name for path in objects), repr(sizes), *(path.read_bytes() for path in scripts), model]

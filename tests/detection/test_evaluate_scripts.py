@@ -97,7 +97,7 @@ def test_the_process_ends_with_one_line_and_1(tmp_path: Path) -> None:
     assert done.stderr == f"error: {tmp_path / 'none'}: no such run, export folder or model\n"
 
 
-@pytest.mark.parametrize("on", ["host", "int8", "float", "tflite"])
+@pytest.mark.parametrize("on", ["host", "int8", "float", "tflite", "board:host"])
 def test_demo_draws_and_prints_a_line_a_picture(run_folder: Path, tmp_path: Path, on: str, call: Script, capsys) -> None:
     rng = np.random.default_rng(0)
     for name in ("a/x.png", "a/y.jpg", "b/x.jpg"):

@@ -1,13 +1,18 @@
 """Tracking and counting: the C tracker against SPEC.md section 6 in plain Python, and against an independent library."""
 
+import shutil
+import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from firmware.host import TessError
+from firmware.build import build_program
+from firmware.emulator import run_qemu
+from firmware.host import RUNTIME, TessError
 from firmware.track import Tracker, TrackSettings
 
 FIELDS = ("id", "x1", "y1", "x2", "y2", "vx", "vy", "label", "hits", "missed", "side")
@@ -148,6 +153,28 @@ def test_settings_out_of_range_change_nothing() -> None:
     assert [int(tracker.update(box)[0]) for _ in range(3)] == [0, 1, 1]
     with pytest.raises(TessError, match="argument"):
         Tracker(places=0)
+
+
+@pytest.mark.parametrize("target", ["mps2-an500", "netduinoplus2"])
+def test_a_chip_follows_and_counts_the_same(tmp_path: Path, target: str) -> None:
+    """The same C on an emulated Cortex-M7 and M4: every id, the line's counts and the tracks at the end, to the byte."""
+    if not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")):
+        pytest.skip("no emulator or no cross compiler")
+    rng, line = np.random.default_rng(3), (2400, 0, 2400, 4800)
+    pictures = [np.array(boxes) for boxes in crowd(rng, 50, coarse=True)] + [boxes for boxes, _ in lanes(rng, 150, 0.1, 0.1)]
+    tracker = Tracker(places=20)
+    tracker.set_line(line)
+    here = np.concatenate([tracker.update(boxes) for boxes in pictures]).tobytes()
+    here += struct.pack("<4I", tracker.confirmed, *tracker.crossed, len(tracker.tracks)) + tracker.tracks.tobytes()
+
+    with (tmp_path / "boxes.bin").open("wb") as file:
+        file.write(struct.pack("<4hI", *line, len(pictures)))
+        for boxes in pictures:
+            file.write(struct.pack("<I", len(boxes)) + boxes.astype(np.uint16).tobytes())
+    image = build_program(target, [Path(__file__).parent / "c" / "track_device.c", RUNTIME / "tess_track.c"])
+    run_qemu(image, tmp_path, timeout=120)
+    assert (tmp_path / "tracks.bin").read_bytes() == here
+    assert tracker.confirmed > 20 and min(tracker.crossed) > 1
 
 
 def lanes(rng: np.random.Generator, pictures: int, gap: float, weak: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
