@@ -115,12 +115,13 @@ def results_json(
 ) -> dict[str, Any]:
     """Everything measured. `models`: file name -> sha256. A value that the data cannot define is null."""
     every_note = list(dict.fromkeys([*notes, *(note for result in results for note in result.metrics.notes)]))
+    names = sorted({name for result in results for name in result.metrics.values})
     return {
         "format_version": FORMAT_VERSION,
         "source": source,
         "sha256": dict(models),
         "dataset": dict(dataset),
-        "protocols": {name: PROTOCOLS[name] for name in sorted({n for result in results for n in result.metrics.values})},
+        "protocols": {name: PROTOCOLS.get(name, name) for name in names},
         "notes": every_note,
         "bootstrap": _bootstrap_json(results),
         "results": [_result_json(result) for result in results],
