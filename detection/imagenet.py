@@ -8,9 +8,10 @@
   once-for-all networks sort theirs). A group with more blocks than MobileNetV2's starts the others as identities, one with fewer
   leaves out the last ones. A block without its depthwise convolution (kernel 1) takes the sum of that one's kernel into its
   projection.
-* Folded weights say nothing of batch norm's statistics, and slicing changes them. Both are settled on a few pictures: every
-  kept channel gets the mean and deviation that it has in the whole network. Unsliced, the backbone then computes what the
-  file's network does.
+* Folded weights say nothing of batch norm's statistics, and slicing changes what every layer sees. Both are settled on a few
+  pictures, front to back: 1x1 convolutions are refitted to what the whole network computes there (He et al., ICCV 2017, by ridge
+  regression from the cut weights), and every kept channel gets the mean and deviation that it has in the whole network.
+  Unsliced, the backbone then computes what the file's network does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,9 @@ from firmware.compiler.tflite_parse import FileTensor, TfliteError, parse
 
 SUFFIXES = (".tflite", ".pth")
 SOURCE = Arch(preset="mobilenet_v2")
-PICTURES = 16
+PICTURES = 32
+_ROWS = 8192  # cells of a map that a refit looks at, at most
+_RIDGE = 0.01  # of the inputs' mean variance: how firmly a refit holds on to the cut weights
 MOST_STRETCH = 8.0  # of a channel that slicing left nearly constant
 _TYPES = {schema.INT8: "i1", schema.UINT8: "u1", schema.INT32: "<i4", schema.FLOAT32: "<f4"}
 _TINY = 1e-5  # variance: equal ones, zero included, are not stretched
@@ -89,15 +92,19 @@ def start_from_imagenet(detector: Detector, weights: Mapping[str, Convolution], 
     pictures = normalise(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(device))
     whole = FoldedDetector(SOURCE).to(device).eval()
     whole.load_convolutions({**whole.convolutions(), **weights})
-    moments = _moments(whole, pictures)
+    seen = _observe(whole, pictures)
     for name, part in parts.items():
         with torch.no_grad():
             if part is None:
                 detector.convs[name].norm.weight.zero_()  # the branch of a new block adds nothing yet
             else:
                 detector.convs[name].conv.weight.copy_(torch.from_numpy(part.weight))
-    wanted = {name: moments[part.source][:, part.channels] for name, part in parts.items() if part is not None}
-    _match_moments(detector, pictures, wanted)
+    wanted = {
+        name: _Seen(seen[part.source].moments[:, part.channels], seen[part.source].rows[:, part.channels])
+        for name, part in parts.items()
+        if part is not None
+    }
+    _match(detector, pictures, wanted)
 
 
 class Part(NamedTuple):
@@ -190,19 +197,36 @@ def _check(arch: Arch) -> None:
             raise ImagenetError(f"{name} is {ours:g}, MobileNetV2 has {most:g}: there are no weights for a wider network")
 
 
-def _moments(whole: Detector, pictures: Tensor) -> dict[str, Tensor]:
-    """Mean and variance a channel of every convolution's output, biases included: name -> (2, channels)."""
-    found: dict[str, Tensor] = {}
-    hooks = [
-        unit.conv.register_forward_hook(lambda _, __, out, name=name: found.update({name: _moments_of(out)}))
-        for name, unit in whole.convs.items()
-    ]
+class _Seen(NamedTuple):
+    """What a convolution of the whole network made of the pictures, its bias included."""
+
+    moments: Tensor  # (2, channels): mean and variance
+    rows: Tensor  # (cells, channels): some of it
+
+
+def _observe(whole: Detector, pictures: Tensor) -> dict[str, _Seen]:
+    """Every convolution by name."""
+    found: dict[str, _Seen] = {}
+
+    def keep(name: str, made: Tensor) -> None:
+        found[name] = _Seen(_moments_of(made), _rows_of(made))
+
+    hooks = [unit.conv.register_forward_hook(lambda _, __, made, n=name: keep(n, made)) for name, unit in whole.convs.items()]
     _run(whole, pictures, hooks)
     return found
 
 
-def _match_moments(detector: Detector, pictures: Tensor, wanted: Mapping[str, Tensor]) -> None:
-    """Set batch norms, front to back in one pass, so that they turn what they see into what the whole network has."""
+def _match(detector: Detector, pictures: Tensor, wanted: Mapping[str, _Seen]) -> None:
+    """Front to back in one pass: refit 1x1 convolutions, then set batch norms, to make what the whole network made."""
+
+    def refit(unit: ConvUnit, target: Tensor, source: Tensor) -> None:
+        inputs = _rows_of(source).double()
+        inputs, target = inputs - inputs.mean(0), target.double() - target.double().mean(0)
+        weight = unit.conv.weight[:, :, 0, 0].double()
+        square = inputs.T @ inputs
+        firm = _RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype, device=square.device)
+        missing = (target - inputs @ weight.T).T @ inputs
+        unit.conv.weight.add_(torch.linalg.solve(square + firm, missing.T).T[:, :, None, None].float())
 
     def settle(unit: ConvUnit, target: Tensor, seen: Tensor) -> None:
         mean, variance = _moments_of(seen)
@@ -213,13 +237,19 @@ def _match_moments(detector: Detector, pictures: Tensor, wanted: Mapping[str, Te
         norm.weight.copy_(stretch * (variance + norm.eps).sqrt())
         norm.bias.copy_(target[0])
 
-    hooks = [
-        detector.convs[name].norm.register_forward_pre_hook(
-            lambda _, inputs, unit=detector.convs[name], target=target: settle(unit, target, inputs[0])
-        )
-        for name, target in wanted.items()
-    ]
+    hooks = []
+    for name, target in wanted.items():
+        unit = detector.convs[name]
+        if unit.kernel == 1:
+            hooks.append(unit.conv.register_forward_pre_hook(lambda _, x, u=unit, t=target.rows: refit(u, t, x[0])))
+        hooks.append(unit.norm.register_forward_pre_hook(lambda _, x, u=unit, t=target.moments: settle(u, t, x[0])))
     _run(detector, pictures, hooks)
+
+
+def _rows_of(maps: Tensor) -> Tensor:
+    """(n, c, h, w) -> at most _ROWS cells, (cells, c): the same ones of every map of a size."""
+    rows = maps.permute(0, 2, 3, 1).flatten(0, 2)
+    return rows[:: -(-len(rows) // _ROWS)].clone()
 
 
 @torch.no_grad()

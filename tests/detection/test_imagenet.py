@@ -75,9 +75,24 @@ def test_sliced_channels_have_the_moments_of_the_whole_network(weights) -> None:
             ours, theirs = found[name], expected[part.source][:, part.channels]
             assert torch.allclose(ours.mean((0, 2, 3)), theirs.mean((0, 2, 3)), atol=1e-3), name
             same = torch.isclose(ours.var((0, 2, 3)), theirs.var((0, 2, 3)), rtol=0.02, atol=1e-4)
-            assert same.float().mean() > 0.9, name  # what hardly moves is not stretched at will
+            assert same.float().mean() > 0.7, name  # what hardly moves is not stretched at will
             checked += int(same.sum())
     assert checked > 1000
+
+
+def test_refitting_comes_nearer_to_the_whole_network(weights, monkeypatch) -> None:
+    """Where 1x1 convolutions are refitted, their outputs are closer to the whole network's, on other pictures too."""
+    whole = Detector(SOURCE)
+    start_from_imagenet(whole, weights, make_frames(8, SIDE, SIDE))
+    other = pictures(make_frames(4, SIDE, SIDE, seed=9))
+    expected, errors = before_activation(whole, other), []
+    for ridge in (imagenet._RIDGE, 1e9):  # so firm that nothing is refitted
+        monkeypatch.setattr(imagenet, "_RIDGE", ridge)
+        narrow = Detector(Arch(preset="mobilenet_v2", width=0.75))
+        start_from_imagenet(narrow, weights, make_frames(8, SIDE, SIDE))
+        found, part = before_activation(narrow, other), slice_weights(narrow.arch, weights)["block5/project"]
+        errors.append(float((found["block5/project"] - expected["block5/project"][:, part.channels]).square().mean()))
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_channels_are_cut_alike_wherever_they_are_added_and_read(weights) -> None:
@@ -219,6 +234,6 @@ def test_training_starts_from_an_imagenet_file(tmp_path) -> None:
     data = load_data_config(config.data)
     trainer = make_trainer(config, open_dataset(data, "train", 16), open_dataset(data, "val", 2), tmp_path, World())
     trainer.start()
-    expected = slice_weights(trainer.arch, read_weights(tmp_path / "w.pth"))["block4/expand"].weight
+    expected = slice_weights(trainer.arch, read_weights(tmp_path / "w.pth"))["block4/depthwise"].weight
     for model in (trainer.model, trainer.ema.model):
-        assert np.allclose(model.convs["block4/expand"].conv.weight.detach().numpy(), expected)
+        assert np.allclose(model.convs["block4/depthwise"].conv.weight.detach().numpy(), expected)
