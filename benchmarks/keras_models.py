@@ -38,6 +38,9 @@ APPLICATIONS: dict[str, tuple[str, int, dict]] = {  # name -> (function of keras
 }
 
 
+PREPROCESSING = tuple(name for name in APPLICATIONS if name.startswith(("mobilenet_v3", "efficientnet", "convnext")))
+
+
 def _graph(change: Callable, size: tuple[int, int] = (12, 10), channels: int = 8) -> keras.Model:
     """A convolution, what is asked about, and a convolution behind it where the result is a map."""
     picture = keras.Input(batch_shape=(1, *size, 3))
@@ -135,12 +138,13 @@ def spread(model: keras.Model) -> keras.Model:
     return model
 
 
-def convert(model: keras.Model) -> bytes:
-    """Full int8 quantisation, int8 at both ends, ranges of random pictures."""
+def convert(model: keras.Model, lowest: float, highest: float) -> bytes:
+    """Full int8 quantisation, int8 at both ends, ranges of random pictures of lowest .. highest."""
     shape, dice = model.inputs[0].shape, np.random.default_rng(SEED)
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([dice.uniform(-1, 1, shape).astype(np.float32)] for _ in range(CALIBRATION))
+    pictures = [dice.uniform(lowest, highest, shape).astype(np.float32) for _ in range(CALIBRATION)]
+    converter.representative_dataset = lambda: ([picture] for picture in pictures)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     return converter.convert()
@@ -163,7 +167,8 @@ def main() -> None:
         keras.utils.set_random_seed(SEED)
         path = options.out / f"{name}.tflite"
         try:
-            path.write_bytes(convert(spread(build(name))))
+            # networks that shift and scale their pictures by themselves take bytes
+            path.write_bytes(convert(spread(build(name)), *((0, 255) if name in PREPROCESSING else (-1, 1))))
         except Exception as error:  # the converter raises whatever it likes; the next network is not to suffer
             (options.out / f"{name}.error").write_text(str(error).strip().splitlines()[-1] + "\n")
         keras.backend.clear_session()
