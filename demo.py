@@ -13,6 +13,7 @@ from datasets import cli
 from detection.annotate import Annotator
 from detection.live.app import LiveOptions, run_live
 from detection.pictures import find_pictures, output_names
+from detection.predictors import DevicePredictor
 from detection.sources import NAMES, Source, class_names, find_source, open_predictor, split_names
 
 
@@ -39,9 +40,17 @@ def _annotate(source: Source, options: argparse.Namespace) -> int:
     pictures, names = find_pictures(options.pictures), split_names(options.on)
     if len(names) > 1:
         raise ValueError("--on takes one predictor; eval.py compares several")
-    annotate = Annotator(open_predictor(source, names[0], raw=False), class_names(source), options.score)
+    predictor = open_predictor(source, names[0], raw=False)
+    try:
+        return _annotate_all(Annotator(predictor, class_names(source), options.score), pictures, options.out)
+    finally:
+        if isinstance(predictor, DevicePredictor):
+            predictor.close()
+
+
+def _annotate_all(annotate: Annotator, pictures: list[Path], out: Path) -> int:
     failed = 0
-    for picture, target in zip(pictures, output_names(pictures, options.out), strict=True):
+    for picture, target in zip(pictures, output_names(pictures, out), strict=True):
         try:
             print(f"{picture} -> {target}: {annotate(picture, target)}", flush=True)
         except ValueError as error:  # one broken picture in a folder does not stop the others

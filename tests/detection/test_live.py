@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,19 @@ def test_a_video_that_ends_too_early_leaves_nothing(tmp_path: Path) -> None:
         for frame in reader.frames():
             out.write(frame)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".mp4"] == []
+
+
+def test_an_emulator_is_sent_scenes_or_what_is_named(tess: Path, tmp_path: Path) -> None:
+    if not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")):
+        pytest.skip("no emulator or no cross compiler")
+    save_picture(tmp_path / "x.png", np.full((60, 80, 3), 90, np.uint8))
+    frames, device = open_live(tess, LiveOptions("emulator", pictures=str(tmp_path)))
+    frame = frames.newest()
+    (record,) = device.detect_many([frame.image])
+    (here,) = open_host(tess).detect_many([frame.image])
+    assert frame.name == "x.png" and np.array_equal(record.boxes, here.boxes)
+    assert record.profile.sum() <= record.instructions and device.info.profile_unit == "instructions"
+    assert open_live(tess, LiveOptions("emulator:netduinoplus2"))[0].name == "scenes"
 
 
 # ---- engine and wire ----
