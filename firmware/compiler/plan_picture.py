@@ -15,6 +15,7 @@ LOW = 0.035  # of the picture's height: lower buffers carry no name
 LETTER_ACROSS, LETTER_UP = 0.0062, 0.013  # of the picture's width and height
 GOLDEN = 0.618033988749895  # of the circle of hues from one tensor to the next: neighbours never look alike
 INK, FOOT, PEAK, OURS, THEIRS = "#1d2327", "#cfd4d9", "#b3262e", "#0b6b62", "#8a5a00"
+CLOSE = 1.25  # ratio of two peaks whose labels would touch
 
 
 def draw_plan(chosen: Deployment, front: Sequence[Deployment], published: Sequence[Published], path: Path) -> None:
@@ -94,14 +95,10 @@ def _draw_front(axes: Any, chosen: Deployment, front: Sequence[Deployment], publ
     if published:
         theirs = _points([method.deployment for method in published])
         axes.plot(*theirs, "D", ms=5, color=THEIRS, label="published methods", zorder=3)
-    right = max((method.deployment.cost.recompute for method in published), default=0.0)
-    for method in published:
-        x, y = (values[0] for values in _points([method.deployment]))
-        beyond = method.deployment.cost.recompute > 0.55 * right > 0
-        axes.annotate(
-            f"{method.name}\n{y:,.0f} kB", (x, y), (-8 if beyond else 8, 2), textcoords="offset points", fontsize=8, color=THEIRS,
-            ha="right" if beyond else "left", va="bottom",
-        )  # fmt: skip
+    for group in _neighbours(published):
+        x, y = (max(values) for values in _points([method.deployment for method in group]))
+        names = [f"{method.name}, {method.deployment.cost.peak_sram / 1000:,.0f} kB" for method in group]
+        axes.annotate("\n".join(names), (x, y), (0, 7), textcoords="offset points", fontsize=8, color=THEIRS, va="bottom")
     axes.set(xlabel="multiply-accumulates computed again, %", ylabel="peak SRAM, all in, kB", yscale="log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}" if f"{value:.0e}"[0] in "25" else "")
@@ -110,6 +107,17 @@ def _draw_front(axes: Any, chosen: Deployment, front: Sequence[Deployment], publ
     axes.legend(fontsize=8, loc="upper right")
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _neighbours(published: Sequence[Published]) -> list[list[Published]]:
+    """Methods whose peaks are too close for a label each, together."""
+    groups: list[list[Published]] = []
+    for method in sorted(published, key=lambda one: one.deployment.cost.peak_sram):
+        if groups and method.deployment.cost.peak_sram < CLOSE * groups[-1][-1].deployment.cost.peak_sram:
+            groups[-1].append(method)
+        else:
+            groups.append([method])
+    return groups
 
 
 def _points(deployments: Sequence[Deployment]) -> tuple[list[float], list[float]]:
