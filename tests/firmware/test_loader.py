@@ -251,7 +251,7 @@ def fuzzer() -> Path:
     """The fuzz driver with address and undefined-behaviour sanitizers and a low limit of work."""
     flags = ("-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{RUNTIME}")
     try:
-        return compile_c([*runtime_sources(), *FUZZ.glob("*.c")], (*flags, "-DTESS_MAX_WORK=300000"), "fuzz_tess")
+        return compile_c([*runtime_sources(), *FUZZ.glob("*_tess.c")], (*flags, "-DTESS_MAX_WORK=300000"), "fuzz_tess")
     except BuildError as error:
         if shutil.which("gcc"):
             raise

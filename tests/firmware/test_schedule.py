@@ -10,6 +10,7 @@ from firmware.compiler.graph import Shape
 from firmware.compiler.interpreter import Interpreter
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import (
+    Schedule,
     ScheduleError,
     Segment,
     followed,
@@ -55,6 +56,19 @@ def test_flow_computes_everything_in_order(seed: int) -> None:
             if segment.carry:
                 assert (begin[1:] == target[:-1]).all() and begin[0] == 0
             assert (target - flow.keep[:, local] <= flow.alive.rows[local]).all()
+
+
+def test_padding_alone_reads_nothing_of_a_latched_ring() -> None:
+    """Found by the soak: the first rows of a PAD need no row of its input."""
+    rng = np.random.default_rng(0)
+    b = Builder(rng, Shape(12, 9, 3))
+    graph = b.graph((b.conv("image", 4, same_window(b.shape("image"), 3)), b.pad("image")))
+    program, frame = build_program(graph), random_image(rng, graph)
+    deployment = deploy(program, Schedule((Segment(0, len(program.nodes), push=True, latch=True),)))
+    assert deployment.scheduled.buffers[0].fresh
+    scheduled = execute(deployment.scheduled, deployment.plan, frame)
+    for name, expected in Interpreter(graph).run(frame).items():
+        np.testing.assert_array_equal(scheduled[name], expected)
 
 
 def test_carry_in_one_column_computes_nothing_twice() -> None:
