@@ -30,11 +30,15 @@ class Axis:
 
     def start(self, out_lo: Position) -> Position:
         """First input position of the window of output `out_lo`; may lie in the padding (negative)."""
-        return out_lo // self.factor * self.stride - self.pad_before
+        return self._scaled(out_lo) - self.pad_before
 
     def stop(self, out_hi: Position) -> Position:
         """One past the last input position that outputs before `out_hi` read; may lie in the padding."""
-        return (out_hi - 1) // self.factor * self.stride - self.pad_before + self.kernel
+        return self._scaled(out_hi - 1) + (self.kernel - self.pad_before)
+
+    def _scaled(self, out: Position) -> Position:
+        source = out if self.factor == 1 else out // self.factor  # division is dear, and schedules ask for millions
+        return source if self.stride == 1 else source * self.stride
 
     def in_lo(self, out_lo: Position) -> Position:
         """`start`, clipped to the input: the first position that outputs from `out_lo` on really read."""
@@ -48,7 +52,8 @@ class Axis:
         """How many leading outputs inputs [0, in_hi) suffice for: the largest m with self.in_hi(m) <= in_hi."""
         if self.stride == 0:
             return self.size_out * (in_hi >= self.size_in)
-        whole = (in_hi + self.pad_before - self.kernel) // self.stride + 1
+        last = in_hi + (self.pad_before - self.kernel)
+        whole = (last if self.stride == 1 else last // self.stride) + 1
         count = _clip(whole * self.factor, self.size_out)
         return _where(in_hi >= self.size_in, self.size_out, count)
 

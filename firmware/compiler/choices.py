@@ -5,7 +5,7 @@ segment's worst step. A peak begins as a bound that costs nothing (what crosses 
 the search wants to use the segment. Whole rows of the table are settled together, from one flow of geometry.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ class Choices:
         nodes = program.nodes
         count = self.count = len(nodes)
         self._sizes = np.array([align(node.size) for node in nodes])
+        self.most = max(1, int(self._sizes.sum()))  # bytes of all tensors
         self._row_bytes = np.array([0 if node.kind == "sink" else node.shape.c for node in nodes])[:, None]  # of one column
         self._reader = np.array(program.last_reader)
         crossing, results, dying_bytes = (np.zeros((count + 1, count + 1), np.int64) for _ in range(3))
@@ -57,12 +58,12 @@ class Choices:
         self.peak = np.tile(self._whole, (len(MODES), 1, 1))
         self.likely = self.peak.copy()  # peak with half of what overlaps save: much of it is lost when one follows the other
         one_column = [m for m, mode in enumerate(MODES) if mode.columns == 1]
-        most = np.minimum(results, dying_bytes)
-        self.peak[one_column] -= most
-        self.likely[one_column] -= most // 2
+        self._savable = np.minimum(results, dying_bytes)  # the most that overlaps could save
+        self.peak[one_column] -= self._savable
+        self.likely[one_column] -= self._savable // 2
         self.peak[self.work == NEVER] = self.likely[self.work == NEVER] = NEVER
         self._latched = np.zeros(self.work.shape, np.int64)  # bytes of the peak that latches save
-        self._settled = np.zeros(self.work.shape, bool)
+        self._measured, self._settled = np.zeros(self.work.shape, bool), np.zeros(self.work.shape, bool)
 
     def _work(self, spans: np.ndarray) -> np.ndarray:
         """(modes, first, stop) multiply-accumulates that are done again; NEVER where a mode cannot be."""
@@ -94,25 +95,35 @@ class Choices:
         return bool(self._settled[mode, first, stop])
 
     def settle(self, mode: int, first: int, stop: int, limit: int) -> None:
-        """Replace the bounds of this segment and of those that share its flow, where they are at most `limit`, by their peaks."""
+        """Make this segment's bound its peak, or a better bound; and those of all segments within `limit` that share its flow."""
         push, columns = MODES[mode]
         modes = [m for m, x in enumerate(MODES) if x.push == push and (x.columns == 1) == (columns == 1)]
         rings, runs = self._geometry.flow(push, first, stop)
-        firsts, stops = np.array(runs).T
-        wanted = (self.peak[modes][:, firsts, stops] <= limit).any(axis=0) & ~self._settled[mode, firsts, stops]
-        if not wanted.any():
-            return
-        firsts, stops = firsts[wanted], stops[wanted]
+        if not self._measured[mode, first, stop]:
+            firsts, stops = np.array(runs).T
+            wanted = (self.peak[modes][:, firsts, stops] <= limit).any(axis=0) & ~self._measured[mode, firsts, stops]
+            wanted |= (firsts == first) & (stops == stop)
+            self._measure(modes, firsts[wanted], stops[wanted], rings)
+        if columns == 1 and self.peak[mode, first, stop] <= limit:
+            saved = self._saved(first, stop, rings)
+            apart = self.peak[mode, first, stop] + self._savable[first, stop]
+            self.peak[mode, first, stop], self.likely[mode, first, stop] = apart - saved, apart - saved // 2
+            self._settled[mode, first, stop] = True
+
+    def _measure(self, modes: list[int], firsts: np.ndarray, stops: np.ndarray, rings: Rings) -> None:
+        """Peaks of runs from their rings; where tensors may overlap, the most that this could save is taken off."""
         strips = [COLUMNS.index(MODES[m].columns) for m in modes]
         plain, latched = (self._peaks(firsts, stops, rings, strips, latch) for latch in (False, True))
         peaks = np.minimum(plain, latched)
-        saved = self._saved(firsts.tolist(), stops.tolist(), rings) if columns == 1 else 0
+        one_column = MODES[modes[0]].columns == 1
+        saved = self._savable[firsts, stops] if one_column else 0
         for m, found, less in zip(modes, peaks, plain - peaks, strict=True):
             possible = self.work[m, firsts, stops] < NEVER
             self.peak[m, firsts, stops] = np.where(possible, found - saved, NEVER)
             self.likely[m, firsts, stops] = np.where(possible, found - saved // 2, NEVER)
             self._latched[m, firsts, stops] = less
-            self._settled[m, firsts, stops] = True
+            self._measured[m, firsts, stops] = True
+            self._settled[m, firsts, stops] = (saved == 0) if one_column else True
 
     def _peaks(self, firsts: np.ndarray, stops: np.ndarray, rings: Rings, columns: list[int], latch: bool) -> np.ndarray:
         """(columns, runs) bytes alive at the worst step, nothing overlapping."""
@@ -129,27 +140,17 @@ class Choices:
         alive[..., 0] += letterbox  # of a run from node 0 on, that is its step
         return self._whole[firsts, stops] + carried.T + alive.max(axis=-1).astype(np.int64)
 
-    def _saved(self, firsts: Sequence[int], stops: Sequence[int], rings: Rings) -> np.ndarray:
-        """(runs,) bytes that overlaps save, each tensor taking part in one."""
-        distances: dict[tuple[int, ...], Overlap] = {}
-        kept: dict[tuple[int, ...], np.ndarray] = {}
-        saved = np.zeros(len(firsts), np.int64)
-        for run, (first, stop) in enumerate(zip(firsts, stops, strict=True)):
-            above = dying(self._program, first, stop)
-            below = [i for i in range(first, stop) if self._reader[i] >= stop] if above else []
-            overlaps = [self._overlap(b, a, first, rings, distances, kept) for a in above for b in below]
-            saved[run] = self._matched(overlaps)
-        return saved
-
-    def _overlap(self, below: int, above: int, first: int, rings: Rings, distances: dict, kept: dict) -> Overlap:
-        readers = tuple(r for r in self._program.readers[above] if r >= first)
-        if (below, above, *readers) not in distances:
-            if (above, *readers) not in kept:
-                kept[above, *readers] = rings.kept_outside(self._program, above, first)
-            target = rings.target[:, below - rings.first]
-            distance = overlap_distance(self._program, below, above, target, kept[above, *readers], readers)
-            distances[below, above, *readers] = Overlap(below, above, distance)
-        return distances[below, above, *readers]
+    def _saved(self, first: int, stop: int, rings: Rings) -> int:
+        """Bytes that overlaps save, each tensor taking part in one."""
+        below = [i for i in range(first, stop) if self._reader[i] >= stop]
+        overlaps = []
+        for above in dying(self._program, first, stop):
+            readers = [r for r in self._program.readers[above] if r >= first]
+            kept = rings.kept_outside(self._program, above, first)
+            for i in below:
+                target = rings.target[:, i - rings.first]
+                overlaps.append(Overlap(i, above, overlap_distance(self._program, i, above, target, kept, readers)))
+        return self._matched(overlaps)
 
     def _matched(self, overlaps: Iterable[Overlap]) -> int:
         saved, used = 0, set()

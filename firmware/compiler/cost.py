@@ -62,6 +62,11 @@ def sram(scheduled: ScheduledProgram, activations: int, max_candidates: int) -> 
     )
 
 
+def fixed_sram(max_candidates: int) -> int:
+    """The part of every schedule's peak that is neither activations nor nodes' state, bytes."""
+    return _round16(CANDIDATE_BYTES * max_candidates) + RUNTIME_BYTES
+
+
 def estimate(scheduled: ScheduledProgram, plan: MemoryPlan, max_candidates: int = 0) -> Cost:
     """The cost of one schedule under one memory plan."""
     return Cost(

@@ -51,9 +51,10 @@ class Geometry:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._pushed: dict[int, Rings] = {}
+        self._pushed: dict[tuple[int, int | None], Rings] = {}
         self._pulled: dict[tuple[int, int], Rings] = {}
         self._groups: dict[int, list[int]] = {}
+        self._stops: dict[int, list[int]] = {}
 
     def flow(self, push: bool, first: int, stop: int) -> tuple[Rings, list[tuple[int, int]]]:
         """The rows of [first, stop), and all runs (first, stop) that they serve. A run's rows may be longer than the run."""
@@ -64,10 +65,12 @@ class Geometry:
             return self._pulled[start, stop], [(i, stop) for i, other in enumerate(self._starts(stop)) if other == start]
         stops = self._shared_stops(first)
         if stop not in stops:
-            return _flow(self._program, Segment(first, stop, push=stop > first + 1)), [(first, stop)]
-        if first not in self._pushed:
-            self._pushed[first] = _push(self._program, first)
-        return self._pushed[first], [(first, other) for other in stops]
+            if (first, stop) not in self._pushed:
+                self._pushed[first, stop] = _flow(self._program, Segment(first, stop, push=stop > first + 1))
+            return self._pushed[first, stop], [(first, stop)]
+        if (first, None) not in self._pushed:
+            self._pushed[first, None] = _push(self._program, first)
+        return self._pushed[first, None], [(first, other) for other in stops]
 
     @cached_property
     def strips(self) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +91,8 @@ class Geometry:
 
     def _shared_stops(self, first: int) -> list[int]:
         """Ends of the pushed runs from `first` on that do the same as longer ones: all their results depend on it."""
+        if first in self._stops:
+            return self._stops[first]
         last_reader = self._program.last_reader
         followers, beside, stops = {first}, set(), []
         for i in range(first, len(last_reader)):
@@ -98,6 +103,7 @@ class Geometry:
             beside = {j for j in beside if last_reader[j] == j or last_reader[j] > i}
             if not beside:
                 stops.append(i + 1)
+        self._stops[first] = stops
         return stops
 
     def _starts(self, stop: int) -> list[int]:
@@ -192,3 +198,8 @@ class _Shape:
 @lru_cache(maxsize=16)
 def _shared(shape: _Shape) -> Geometry:
     return Geometry(shape.program)
+
+
+def forget() -> None:
+    """Drop every shared Geometry, for those who measure."""
+    _shared.cache_clear()

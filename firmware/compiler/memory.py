@@ -214,9 +214,11 @@ def lower_bound(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ())
     return most
 
 
-def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ()) -> MemoryPlan:
-    """Place every buffer at the lowest offset that its contemporaries leave free, in the best order that a local search finds."""
+def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = (), enough: int = 0) -> MemoryPlan:
+    """Place every buffer at the lowest offset that its contemporaries leave free, in the best order that a local search finds.
+    An arena of `enough` bytes ends the search."""
     bound = lower_bound(lifetimes, overlaps)
+    enough = max(bound, enough)
     forbidden = _forbidden(lifetimes, overlaps)
     orders = (
         lambda t: (-t.size, t.first),
@@ -228,10 +230,10 @@ def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ())
     )
     best_size, best = None, {}
     for order in orders:
-        size, offsets = _improve(sorted(lifetimes, key=order), forbidden, bound)
+        size, offsets = _improve(sorted(lifetimes, key=order), forbidden, enough)
         if best_size is None or size < best_size:
             best_size, best = size, offsets
-        if best_size <= bound:
+        if best_size <= enough:
             break
     return MemoryPlan({t.key: best[t.key] for t in lifetimes}, best_size, bound)
 
@@ -241,7 +243,7 @@ IMPROVEMENTS = 150  # tries of the local search, an order
 Forbidden = Mapping[Key, Sequence[tuple[Key, int, int]]]  # buffer -> (other, low, high): barred from other's start on
 
 
-def _improve(order: list[Lifetime], forbidden: Forbidden, bound: int) -> tuple[int, dict[Key, int]]:
+def _improve(order: list[Lifetime], forbidden: Forbidden, enough: int) -> tuple[int, dict[Key, int]]:
     """Local search over orders: a buffer, more often than not one that reaches the top, moves to another turn; equal sizes
     are accepted so that plateaus are crossed. The seed is fixed: the same lifetimes give the same plan."""
     dice = random.Random(0)
@@ -252,7 +254,7 @@ def _improve(order: list[Lifetime], forbidden: Forbidden, bound: int) -> tuple[i
     size = max((offsets[t.key] + t.size for t in order), default=0)
     best_size, best = size, offsets
     for _ in range(IMPROVEMENTS):
-        if best_size <= bound or len(order) < 2:
+        if best_size <= enough or len(order) < 2:
             break
         top = [n for n, t in enumerate(order) if offsets[t.key] + t.size == size]
         moved = dice.choice(top) if dice.random() < 0.6 else dice.randrange(len(order))

@@ -8,12 +8,12 @@ always reach its bound, so the front is walked by several tastes, and some sched
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from firmware.compiler.choices import NEVER, Choices
-from firmware.compiler.cost import Cost, estimate
+from firmware.compiler.cost import Cost, estimate, fixed_sram, sram
 from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan, plan_memory
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Schedule, Segment
@@ -32,10 +32,11 @@ class Deployment:
         return self.scheduled.schedule
 
 
-def deploy(program: Program, schedule: Schedule, max_candidates: int = 0) -> Deployment:
-    """Place a schedule in memory and count its cost; the plan is checked, always."""
+def deploy(program: Program, schedule: Schedule, max_candidates: int = 0, enough: int = 0) -> Deployment:
+    """Place a schedule in memory and count its cost; the plan is checked, always. A `peak_sram` of `enough` bytes will do."""
     scheduled = apply_schedule(program, schedule)
-    plan = plan_memory(scheduled.lifetimes, scheduled.overlaps)
+    room = enough - sram(scheduled, 0, max_candidates).peak
+    plan = plan_memory(scheduled.lifetimes, scheduled.overlaps, room // 16 * 16)
     check_plan(scheduled.lifetimes, plan, scheduled.overlaps)
     return Deployment(scheduled, plan, estimate(scheduled, plan, max_candidates))
 
@@ -55,28 +56,23 @@ class _Path:
 
     segments: tuple[Segment, ...]
     peak: int  # bytes, by the walk's table
+    bound: int  # bytes, no placement needs less
     work: int  # multiply-accumulates that are done again
 
 
-PLACED = 2  # schedules of the same work that are placed, where the leanest does not reach its bound
+SLACK = 32  # a schedule whose bound is so small a part above the least may need less when it is placed
+_ANY = int(NEVER) // 2
 
 
 def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment, ...]:
     """All schedules worth having, least memory last; never more memory for more work."""
     choices = Choices(program)
     found: dict[Schedule, Deployment] = {}
-    walks = (
-        _Walk(choices.peak, "calm"),
-        _Walk(choices.likely, "calm"),
-        _Walk(choices.peak, "apart"),
-        _Walk(choices.peak, "few"),
-    )
-    for walk in walks:
-        limit = int(NEVER) - 1
-        while path := _cheapest(choices, walk, limit):
-            paths = _leaner(choices, walk, path)
-            for lean in paths[:PLACED]:
-                schedule = Schedule(lean.segments)
+    for walk in _walks(choices):
+        limit = _ANY
+        while paths := _leanest(choices, walk, limit):
+            for path in paths:
+                schedule = Schedule(path.segments)
                 if schedule not in found:
                     found[schedule] = deploy(program, schedule, max_candidates)
                 if found[schedule].plan.tight:
@@ -85,12 +81,50 @@ def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment,
     return _pareto(list(found.values()))
 
 
-def _leaner(choices: Choices, walk: _Walk, path: _Path) -> list[_Path]:
-    """The path and all that need less memory for the same work, the leanest first."""
-    paths = [path]
-    while (leaner := _cheapest(choices, walk, paths[-1].peak - 1)) and leaner.work == path.work:
-        paths.append(leaner)
-    return paths[::-1]
+def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | None:
+    """The cheapest schedule whose `peak_sram` is at most `limit` bytes; None where the search finds none.
+
+    For a search over architectures: it settles and places only what the limit asks for, and programs that differ in channels
+    alone share their flows. It takes as little work as the front's cheapest point within `limit`, but perhaps more bytes.
+    """
+    choices = Choices(program)
+    room = limit - fixed_sram(max_candidates)
+    walks = _walks(choices)
+    waiting = [(walks[0], _leanest(choices, walks[0], room))]  # no schedule that fits takes less work than this
+    while waiting := [(walk, paths) for walk, paths in waiting if paths]:
+        waiting.sort(key=lambda pair: pair[1][0].work)
+        walk, paths = waiting.pop(0)
+        for path in paths:
+            if path.bound <= room:
+                found = deploy(program, Schedule(path.segments), max_candidates, limit)
+                if found.cost.peak_sram <= limit:
+                    return found
+        if walks:  # other tastes are asked for only now
+            waiting += [(other, _leanest(choices, other, room + room // 8)) for other in walks[1:]]
+            walks = ()
+        waiting.append((walk, _leanest(choices, walk, paths[0].peak - 1)))
+    return None
+
+
+def _walks(choices: Choices) -> tuple[_Walk, ...]:
+    return (
+        _Walk(choices.peak, "calm"),
+        _Walk(choices.likely, "calm"),
+        _Walk(choices.peak, "apart"),
+        _Walk(choices.peak, "few"),
+    )
+
+
+def _leanest(choices: Choices, walk: _Walk, limit: int) -> list[_Path]:
+    """Of all paths of the least work that `limit` bytes allow: the one that needs the fewest bytes, and the best within a little
+    more; empty where no path stays within the limit."""
+    path = _cheapest(choices, walk, limit)
+    if path is None:
+        return []
+    while (leaner := _cheapest(choices, walk, path.peak - 1)) and leaner.work == path.work:
+        path = leaner
+    other = _cheapest(choices, walk, path.peak + path.peak // SLACK)
+    return [path] if other is None or other.work < path.work else [path, other]
 
 
 def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
@@ -99,32 +133,39 @@ def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
     A lazy shortest path: take the path that would be best if all bounds were true, settle what it uses, and repeat until no
     part of it is a mere bound. Then it is best in truth, for bounds never exceed what they stand for.
     """
-    while path := _shortest(choices, walk, limit):
+    prices = _prices(choices, walk, limit, np.s_[:])
+    while path := _shortest(prices):
         unsettled = [step for step in path if not choices.settled(*step)]
         if not unsettled:
-            peak = max(int(walk.peaks[step]) for step in path)
+            peak, bound = (max(int(table[step]) for step in path) for table in (walk.peaks, choices.peak))
             segments = tuple(choices.segment(*step, spare=peak - int(walk.peaks[step])) for step in path)
-            return _Path(segments, peak, sum(int(choices.work[step]) for step in path))
+            return _Path(segments, peak, bound, sum(int(choices.work[step]) for step in path))
         for step in unsettled:
             choices.settle(*step, limit)
+            for part in (np.s_[:, step[1]], np.s_[:, :, step[2]]):  # what shares its flow begins or ends where it does
+                prices[part] = _prices(choices, walk, limit, part)
     return None
 
 
 _FINE = 1 << 20  # parts of one multiply-accumulate in which equals are told apart
 
 
-def _shortest(choices: Choices, walk: _Walk, limit: int) -> list[tuple[int, int, int]] | None:
-    """(mode, first, stop) of each segment of the path of least work that seems to stay within `limit`."""
-    count, fits = choices.count, walk.peaks <= limit
-    price = np.where(fits, choices.work, 0) * _FINE + 1
-    if walk.taste == "calm" and fits.any():  # bytes by nodes, as a share of the most that there could be
-        peaks = np.where(fits, walk.peaks, 0)
-        price += peaks * choices.lengths * (_FINE // 2) // (int(peaks.max() or 1) * count)
-    if walk.taste == "apart" and fits.any():  # bytes that overlaps save, as a share of the most; and no segment too long
-        saved = np.where(fits, choices.likely - choices.peak, 0)
-        price += saved * (_FINE // 2) // (int(saved.max() or 1) * count) + choices.lengths**2 // 16
-    price = np.where(fits, price, NEVER)
-    edge = price.min(axis=0)
+def _prices(choices: Choices, walk: _Walk, limit: int, part: Any) -> np.ndarray:
+    """What each step of a part of the tables adds to a path: work, and less than that among equals; NEVER above the limit."""
+    peaks, lengths = walk.peaks[part], np.broadcast_to(choices.lengths, walk.peaks.shape)[part]
+    fits, most = peaks <= limit, choices.most * choices.count
+    price = np.where(fits, choices.work[part], 0) * _FINE + 1
+    if walk.taste == "calm":  # bytes by nodes, as a share of the most that there could be
+        price += np.where(fits, peaks, 0) * lengths * (_FINE // 4) // most
+    if walk.taste == "apart":  # bytes that overlaps save, likewise; and no segment too long
+        price += np.where(fits, choices.likely[part] - choices.peak[part], 0) * (_FINE // 4) // most + lengths**2 // 16
+    return np.where(fits, price, NEVER)
+
+
+def _shortest(prices: np.ndarray) -> list[tuple[int, int, int]] | None:
+    """(mode, first, stop) of each segment of the path of least price."""
+    count = prices.shape[1] - 1
+    edge = prices.min(axis=0)
     best, came_from = np.zeros(count + 1, np.int64), [0] * (count + 1)
     for stop in range(1, count + 1):
         reached = best[:stop] + edge[:stop, stop]
@@ -135,7 +176,7 @@ def _shortest(choices: Choices, walk: _Walk, limit: int) -> list[tuple[int, int,
     path, stop = [], count
     while stop:
         first = came_from[stop]
-        path.append((int(price[:, first, stop].argmin()), first, stop))
+        path.append((int(prices[:, first, stop].argmin()), first, stop))
         stop = first
     return path[::-1]
 

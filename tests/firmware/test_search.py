@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from firmware.compiler.choices import MODES, NEVER, Choices
-from firmware.compiler.cost import NODE_STATE_BYTES
+from firmware.compiler.cost import NODE_STATE_BYTES, fixed_sram
+from firmware.compiler.geometry import geometry_of
 from firmware.compiler.memory import align, overlaps_of
 from firmware.compiler.program import Program, build_program
 from firmware.compiler.schedule import Segment, latches, segment_flow
-from firmware.compiler.search import _cheapest, _Walk, search_front
+from firmware.compiler.search import _cheapest, _Walk, fits, search_front
 from tests.firmware.graphs import detector_graph, random_graph
 
 
@@ -99,3 +100,21 @@ def test_the_front_holds_no_point_that_another_beats() -> None:
     front = search_front(build_program(detector_graph(np.random.default_rng(2))))
     costs = [(d.cost.scheduled_macs, -d.cost.peak_sram) for d in front]
     assert costs == sorted(set(costs)) and len({work for work, _ in costs}) == len(costs)
+
+
+@pytest.mark.parametrize("graph", [detector_graph(np.random.default_rng(3), 48, 48), random_graph(np.random.default_rng(5), 10)])
+def test_what_fits_costs_no_more_than_the_front_and_one_byte_less_than_the_least_does_not_fit(graph) -> None:
+    program = build_program(graph)
+    front = search_front(program, max_candidates=8)
+    for point in front:
+        for limit in (point.cost.peak_sram, point.cost.peak_sram + 40):
+            cheapest = next(d for d in front if d.cost.peak_sram <= limit)
+            found = fits(program, limit, max_candidates=8)
+            assert found.cost.peak_sram <= limit and found.cost.scheduled_macs <= cheapest.cost.scheduled_macs
+    assert fits(program, fixed_sram(8), max_candidates=8) is None
+
+
+def test_networks_that_differ_in_channels_share_their_flows() -> None:
+    narrow, wide = (build_program(detector_graph(np.random.default_rng(3), 32, 32, width_multiplier=w)) for w in (0.5, 1.0))
+    other = build_program(detector_graph(np.random.default_rng(3), 32, 64))
+    assert geometry_of(narrow) is geometry_of(wide) and geometry_of(narrow) is not geometry_of(other)
