@@ -76,10 +76,6 @@ class MemoryPlan:
     arena_size: int
     lower_bound: int  # most bytes alive in one step; no plan can be smaller
 
-    @property
-    def tight(self) -> bool:
-        return self.arena_size <= self.lower_bound
-
 
 @dataclass(frozen=True)
 class ScheduledProgram:
@@ -253,28 +249,36 @@ def _improve(order: list[Lifetime], forbidden: Forbidden, enough: int) -> tuple[
         offsets[buffer.key] = _lowest(buffer, forbidden, offsets)
     size = max((offsets[t.key] + t.size for t in order), default=0)
     best_size, best = size, offsets
+    top = _reaching(order, offsets, size)
     for _ in range(IMPROVEMENTS):
         if best_size <= enough or len(order) < 2:
             break
-        top = [n for n, t in enumerate(order) if offsets[t.key] + t.size == size]
         moved = dice.choice(top) if dice.random() < 0.6 else dice.randrange(len(order))
         turn = 0 if dice.random() < 0.3 else dice.randrange(moved or len(order))
         changed = order[:moved] + order[moved + 1 :]
         changed.insert(turn, order[moved])
         stale = {order[moved].key} | beside[order[moved].key]
         placed: dict[Key, int] = {}
+        reached = 0
         for buffer in changed:
             key = buffer.key
             placed[key] = _lowest(buffer, forbidden, placed) if key in stale else offsets[key]
             if placed[key] != offsets[key]:
                 stale |= beside[key]
-            if placed[key] + buffer.size > size:
+            reached = max(reached, placed[key] + buffer.size)
+            if reached > size:
                 break
         else:
-            size, offsets, order = max(placed[t.key] + t.size for t in changed), placed, changed
+            size, offsets, order = reached, placed, changed
+            top = _reaching(order, offsets, size)
             if size < best_size:
                 best_size, best = size, offsets
     return best_size, best
+
+
+def _reaching(order: Sequence[Lifetime], offsets: Mapping[Key, int], size: int) -> list[int]:
+    """Turns of the buffers that end at `size`."""
+    return [n for n, t in enumerate(order) if offsets[t.key] + t.size == size]
 
 
 def _lowest(buffer: Lifetime, forbidden: Forbidden, offsets: Mapping[Key, int]) -> int:

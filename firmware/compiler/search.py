@@ -66,17 +66,16 @@ _ANY = int(NEVER) // 2
 
 def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment, ...]:
     """All schedules worth having, least memory last; never more memory for more work."""
-    choices = Choices(program)
+    choices, fixed = Choices(program), fixed_sram(max_candidates)
     found: dict[Schedule, Deployment] = {}
     for walk in _walks(choices):
         limit = _ANY
         while paths := _leanest(choices, walk, limit):
             for path in paths:
-                schedule = Schedule(path.segments)
-                if schedule not in found:
+                schedule, costs = Schedule(path.segments), [d.cost for d in found.values()]
+                beaten = any(c.peak_sram <= path.bound + fixed and c.scheduled_macs <= c.macs + path.work for c in costs)
+                if schedule not in found and not beaten:
                     found[schedule] = deploy(program, schedule, max_candidates)
-                if found[schedule].plan.tight:
-                    break
             limit = paths[0].peak - 1
     return _pareto(list(found.values()))
 
