@@ -1,6 +1,10 @@
-"""Build the firmware of an emulated target around one model.tess.
+"""Build the firmware of a target around one model.tess.
 
     python -m firmware.build --target mps2-an500 --model model.tess
+    python -m firmware.build --target stm32h743 --model model.tess --output image
+
+An emulated target gets the application that runs pictures from files (targets/common/app.c), a board the one that serves the link
+(link_app.c).
 
 Objects and images are cached under firmware/build by a hash of everything that goes into them, so a second build of the
 same is a look-up and nothing is ever stale.
@@ -32,8 +36,12 @@ C_FLAGS = (
     *("-mthumb", "-O2", "-std=c99", "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections"),
     *("-g1", f"-ffile-prefix-map={ROOM}=firmware"),  # line numbers, no path of this machine
 )
-LINK_FLAGS = ("--specs=nano.specs", "-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments")
-BASE_SOURCES = ("startup.c", "semihosting.c", "meter.c")
+LINK_FLAGS = (
+    *("--specs=nano.specs", "-nostartfiles", "-Wl,--gc-sections"),
+    *("-Wl,--no-warn-rwx-segments", "-Wl,--print-memory-usage"),
+)
+BASE_SOURCES = ("startup.c", "meter.c")
+EMULATED_SOURCES = ("emulated.c", "semihosting.c")
 LOADED_BOXES, MOST_PROFILED = 512, 1024  # room for what a loaded model may need
 
 
@@ -72,6 +80,8 @@ class Image:
     stack: int  # reserved
     arena: int  # work memory of the runtime
     noinit: int  # places for loaded models, and what outlives a reset
+    dma: int  # written by the serial line
+    regions: tuple[tuple[str, int, int], ...]  # of the linker's map: name, bytes used, bytes
 
     @property
     def flash(self) -> int:
@@ -79,7 +89,7 @@ class Image:
 
     @property
     def ram(self) -> int:
-        return self.data + self.bss + self.stack + self.arena + self.noinit
+        return self.data + self.bss + self.stack + self.arena + self.noinit + self.dma
 
     def table(self) -> str:
         """The memory as a table for people."""
@@ -91,11 +101,10 @@ class Image:
             ("RAM", "stack, reserved", self.stack),
             ("RAM", "work memory", self.arena),
             *([("RAM", "loaded models", self.noinit)] if self.noinit else []),
+            *([("RAM", "received bytes", self.dma)] if self.dma else []),
         ]
-        lines = [f"{where:<6} {what:<24} {size:>11,} B" for where, what, size in rows]
-        lines.append(f"{'flash':<6} {'used of ' + format(self.target.flash, ','):<24} {self.flash:>11,} B")
-        lines.append(f"{'RAM':<6} {'used of ' + format(self.target.sram, ','):<24} {self.ram:>11,} B")
-        return "\n".join(lines)
+        rows += [(name, f"used of {size:,}", used) for name, used, size in self.regions]
+        return "\n".join(f"{where:<6} {what:<24} {size:>11,} B" for where, what, size in rows)
 
 
 def build(
@@ -111,13 +120,15 @@ def build(
 ) -> Image:
     """Build the application that runs `model` on `target`.
 
-    `out_dir` gets copies named firmware.elf and firmware.map. `sram` replaces the target's, to imitate a smaller chip.
+    `out_dir` gets firmware.elf, .map, .bin and .hex. `sram` replaces the target's, to imitate a smaller chip.
     `profile` counts per node, which costs a little itself. `kernels` names a folder of runtime/kernels; the default is the
     best one that the target can run. `arena` replaces the work memory that the model's header asks for, `check=False`
     embeds a model that is known to be damaged. Raise BuildError when it does not fit or gcc is missing, TargetError for a
     target without firmware, ModelFileError for a damaged model.
     """
     chip = _sized(target, sram)
+    if not _firmware(chip).machine:
+        raise BuildError(f"'{chip.name}' is a board, not an emulator: python -m firmware.build makes its image (docs/boards.md)")
     data = load_tess(model)
     header = read_header(data, check)
     arena = header.arena if arena is None else arena
@@ -126,8 +137,10 @@ def build(
     return _copied(image, out_dir) if out_dir else image
 
 
-def build_link(target: str | Target, model: bytes | Path, *, profile: bool = False) -> Image:
-    """Build the application that serves the link on `target`, with `model` until another one is loaded. Raises as build()."""
+def build_link(target: str | Target, model: bytes | Path, out_dir: Path | None = None, *, profile: bool = False) -> Image:
+    """Build the application that serves the link on `target`, with `model` until another one is loaded. `out_dir` and errors as
+    of build().
+    """
     chip = _sized(target, None)
     data = load_tess(model)
     header = read_header(data)
@@ -135,7 +148,8 @@ def build_link(target: str | Target, model: bytes | Path, *, profile: bool = Fal
     nodes = MOST_PROFILED if profile and firmware.model_place else header.n_nodes if profile else 0
     boxes = max(header.max_detections, LOADED_BOXES if firmware.model_place else 0)
     storage = _Storage(max(header.arena, firmware.link_memory), boxes, nodes, firmware.model_place)
-    return _link(chip, _sources(chip, _kernels(chip, None), link=True), data, storage)
+    image = _link(chip, _sources(chip, _kernels(chip, None), link=True), data, storage)
+    return _copied(image, out_dir) if out_dir else image
 
 
 def build_probe(target: str | Target) -> Image:
@@ -152,7 +166,7 @@ def build_program(target: str | Target, sources: Sequence[Path]) -> Image:
 def _sized(target: str | Target, sram: int | None) -> Target:
     chip = load_target(target) if isinstance(target, str) else target
     if chip.firmware is None:
-        raise TargetError(f"target '{chip.name}' is a budget to plan for; take mps2-an500 or netduinoplus2 to build")
+        raise TargetError(f"target '{chip.name}' is a budget to plan for; mps2-an500 or stm32h743 can be built")
     if sram is None:
         return chip
     if sram > chip.sram:
@@ -166,8 +180,11 @@ def _firmware(chip: Target) -> Firmware:
 
 
 def _base(chip: Target) -> list[Path]:
-    """C files of every program."""
-    return [*(COMMON / name for name in BASE_SOURCES), ROOM / "targets" / _firmware(chip).folder / "port.c"]
+    """C files of every program: the start, and those of the board's own folder and of the one that it shares with others."""
+    firmware = _firmware(chip)
+    folders = [ROOM / "targets" / name for name in (firmware.folder, firmware.family) if name]
+    common = (*BASE_SOURCES, *(EMULATED_SOURCES if firmware.machine else ()))
+    return [*(COMMON / name for name in common), *(source for folder in folders for source in sorted(folder.glob("*.c")))]
 
 
 def _sources(chip: Target, kernels: Path, link: bool) -> list[Path]:
@@ -218,7 +235,7 @@ def _digest(*parts: bytes | str) -> str:
 
 
 def _headers() -> list[Path]:
-    return sorted([*COMMON.glob("*.h"), *RUNTIME.rglob("*.h"), *LINK.glob("*.h")])
+    return sorted([*(ROOM / "targets").rglob("*.h"), *RUNTIME.rglob("*.h"), *LINK.glob("*.h")])
 
 
 def _compile(source: Path, flags: list[str], salt: str) -> Path:
@@ -243,41 +260,62 @@ def _own_flags(source: Path, chip: Target) -> list[str]:
 
 def _link(chip: Target, sources: Sequence[Path], model: bytes, storage: _Storage) -> Image:
     firmware = _firmware(chip)
-    includes = [f"-I{path}" for path in (COMMON, RUNTIME, RUNTIME / "kernels", LINK)]
+    family = [ROOM / "targets" / firmware.family] if firmware.family else []
+    includes = [f"-I{path}" for path in (*family, COMMON, RUNTIME, RUNTIME / "kernels", LINK)]
     flags = [*firmware.flags, *C_FLAGS, *includes]
     if storage.profile_nodes:
         flags.append("-DTESS_PROFILE")
     salt = _digest(compiler_version(), *(path.read_bytes() for path in _headers()))
     objects = [_compile(source, flags + _own_flags(source, chip), salt) for source in sources]
     scripts = [ROOM / "targets" / firmware.folder / "target.ld", COMMON / "sections.ld"]
-    sizes = (chip.sram, chip.flash, chip.stack_reserve, *storage.defines())
+    sizes = (chip.sram, firmware.large_ram, chip.flash, chip.stack_reserve, *storage.defines())
     parts = [*(path.name for path in objects), repr(sizes), *(path.read_bytes() for path in scripts), model]
     folder = CACHE / chip.name / _digest((COMMON / "storage.S").read_bytes(), *parts)
     if not (folder / "firmware.elf").exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             _link_in(Path(work), chip, objects, model, storage, scripts[0])
-            for name in ("firmware.map", "firmware.elf"):  # the ELF last: where it is, all is
+            for name in ("firmware.map", "firmware.regions", "firmware.elf"):  # the ELF last: where it is, all is
                 os.replace(Path(work) / name, folder / name)
     return _measured(folder / "firmware.elf", chip)
 
 
 def _link_in(work: Path, chip: Target, objects: list[Path], model: bytes, storage: _Storage, script: Path) -> None:
+    """Link in the folder `work`, with the work memory beside stack and data if there is room for it, else in the large memory."""
     (work / "model.tess").write_bytes(model)
-    assemble = [*storage.defines(), "-c", str(COMMON / "storage.S"), "-o", "storage.o"]
-    _tool("gcc", [*_firmware(chip).flags, "-mthumb", *assemble], cwd=work)
-    symbols = {"TESS_STACK_SIZE": chip.stack_reserve, "TESS_RAM_SIZE": chip.sram, "TESS_FLASH_SIZE": chip.flash}
-    arguments = [*_firmware(chip).flags, "-mthumb", *LINK_FLAGS, f"-L{COMMON}", "-T", str(script)]
+    try:
+        _link_once(work, chip, objects, storage, script, ".arena")
+    except BuildError as error:
+        if not _firmware(chip).large_ram or "region `RAM'" not in str(error):
+            raise _over_budget(str(error), chip, len(model), storage) or error from None
+        try:
+            _link_once(work, chip, objects, storage, script, ".arena_large")
+        except BuildError as error:
+            raise _over_budget(str(error), chip, len(model), storage) or error from None
+
+
+def _link_once(work: Path, chip: Target, objects: list[Path], storage: _Storage, script: Path, arena: str) -> None:
+    firmware = _firmware(chip)
+    assemble = [*storage.defines(), f"-DAPP_ARENA_SECTION={arena}", "-c", str(COMMON / "storage.S"), "-o", "storage.o"]
+    _tool("gcc", [*firmware.flags, "-mthumb", *assemble], cwd=work)
+    symbols = {
+        "TESS_STACK_SIZE": chip.stack_reserve, "TESS_RAM_SIZE": chip.sram - firmware.large_ram,
+        "TESS_LARGE_SIZE": firmware.large_ram, "TESS_FLASH_SIZE": chip.flash,
+    }  # fmt: skip
+    arguments = [*firmware.flags, "-mthumb", *LINK_FLAGS, f"-L{COMMON}", "-T", str(script)]
     arguments += [f"-Wl,--defsym={name}={value}" for name, value in symbols.items()]
     arguments += [*map(str, objects), "storage.o", "-o", "firmware.elf", "-Wl,-Map,firmware.map"]
-    try:
-        _tool("gcc", arguments, cwd=work)
-    except BuildError as error:
-        raise _over_budget(str(error), chip, len(model), storage.arena) or error from None
+    (work / "firmware.regions").write_text(_tool("gcc", arguments, cwd=work))
 
 
-def _over_budget(message: str, chip: Target, model: int, arena: int) -> BuildError | None:
+def _over_budget(message: str, chip: Target, model: int, storage: _Storage) -> BuildError | None:
+    arena, large = storage.arena, _firmware(chip).large_ram
     over = {name: int(size) for name, size in re.findall(r"region `(\w+)' overflowed by (\d+) bytes", message)}
+    if "LARGE" in over:
+        return BuildError(
+            f"firmware for '{chip.name}' needs {arena:,} B of work memory: {over['LARGE']:,} B too many for its largest "
+            f"memory, {large:,} B; choose a schedule that needs {(arena - over['LARGE']) // 16 * 16:,} B"
+        )
     if "RAM" in over:
         needed, most = chip.sram + over["RAM"], arena - over["RAM"]
         way_out = f"choose a schedule that needs {most // 16 * 16:,} B" if most > 0 else "the target is too small"
@@ -285,6 +323,8 @@ def _over_budget(message: str, chip: Target, model: int, arena: int) -> BuildErr
             f"firmware for '{chip.name}' needs {needed:,} B of RAM ({arena:,} B of it work memory), the target has "
             f"{chip.sram:,} B: {over['RAM']:,} B too many; {way_out}"
         )
+    if "PLACES" in over:
+        return BuildError(f"'{chip.name}': model_place of its target file is {over['PLACES']:,} B too large for both places")
     if "FLASH" in over:
         needed = chip.flash + over["FLASH"]
         return BuildError(
@@ -294,18 +334,39 @@ def _over_budget(message: str, chip: Target, model: int, arena: int) -> BuildErr
     return None
 
 
+_SECTIONS = {
+    "text": (".text",), "model": (".model",), "data": (".data",), "bss": (".bss",), "stack": (".stack",),
+    "arena": (".arena", ".arena_large"), "noinit": (".noinit", ".places"), "dma": (".dma",),
+}  # fmt: skip
+
+
 def _measured(elf: Path, chip: Target) -> Image:
     sizes = dict(re.findall(r"^(\.\w+)\s+(\d+)", _tool("size", ["-A", "-d", str(elf)]), re.MULTILINE))
-    section = {name: int(sizes.get(f".{name}", 0)) for name in ("text", "model", "data", "bss", "stack", "arena", "noinit")}
-    return Image(elf=elf, map=elf.with_suffix(".map"), target=chip, **section)
+    section = {field: sum(int(sizes.get(name, 0)) for name in names) for field, names in _SECTIONS.items()}
+    regions = _regions(elf.with_suffix(".regions").read_text())
+    return Image(elf=elf, map=elf.with_suffix(".map"), target=chip, **section, regions=regions)
+
+
+def _regions(usage: str) -> tuple[tuple[str, int, int], ...]:
+    """What the linker says of each memory: `RAM: 10 KB 128 KB 7.81%`, in the largest unit without a fraction."""
+    unit = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+    found = re.findall(r"^\s*(\w+):\s+(\d+) ([KMG]?B)\s+(\d+) ([KMG]?B)", usage, re.MULTILINE)
+    return tuple((name, int(used) * unit[u], int(size) * unit[v]) for name, used, u, size, v in found)
 
 
 def _copied(image: Image, out_dir: Path) -> Image:
+    """Copies of the image, and the same for programmers that take no ELF."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    for path in (image.map, image.elf):
-        with tempfile.TemporaryDirectory(dir=out_dir) as work:
-            os.replace(shutil.copy(path, work), out_dir / path.name)
-    return Image(**{**vars(image), "elf": out_dir / image.elf.name, "map": out_dir / image.map.name})
+    elf = out_dir / image.elf.name
+    with tempfile.TemporaryDirectory(dir=out_dir) as name:
+        work = Path(name)
+        for path in (image.map, image.elf):
+            shutil.copy(path, work)
+        for form, suffix in (("binary", ".bin"), ("ihex", ".hex")):
+            _tool("objcopy", ["-O", form, elf.name, elf.with_suffix(suffix).name], cwd=work)
+        for path in sorted(work.iterdir()):
+            os.replace(path, out_dir / path.name)
+    return Image(**{**vars(image), "elf": elf, "map": elf.with_suffix(".map")})
 
 
 def main() -> None:
@@ -313,9 +374,15 @@ def main() -> None:
     parser.add_argument("--target", default="mps2-an500")
     parser.add_argument("--model", type=Path, required=True, help="model.tess")
     parser.add_argument("--sram", type=parse_size, help="imitate a chip with less SRAM than the target, such as 256K")
-    parser.add_argument("--output", type=Path, help="folder for firmware.elf and firmware.map")
+    parser.add_argument("--output", type=Path, help="folder for firmware.elf, .map, .bin and .hex")
     options = parser.parse_args()
-    image = build(options.target, options.model, options.output, sram=options.sram)
+    firmware = _firmware(_sized(options.target, None))
+    if firmware.machine:
+        image = build(options.target, options.model, options.output, sram=options.sram)
+    elif options.sram is None:
+        image = build_link(options.target, options.model, options.output)
+    else:
+        raise BuildError(f"--sram imitates a smaller chip, '{options.target}' is a real one: plan with export.py --sram instead")
     print(image.table())
     print(image.elf)
 

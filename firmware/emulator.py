@@ -89,6 +89,8 @@ def qemu_command(firmware: Firmware | None, elf: Path, uart: str | None = None) 
     """
     if firmware is None:
         raise DeviceError("a target without firmware cannot be started")
+    if not firmware.machine:
+        raise DeviceError(f"'{firmware.folder}' is a board, not an emulator: flash its image (docs/boards.md)")
     if shutil.which(QEMU) is None:
         raise DeviceError(f"{QEMU} is not installed: apt-get install qemu-system-arm")
     machine = ["-M", firmware.machine, "-icount", f"shift={firmware.icount_shift}"]

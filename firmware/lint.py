@@ -19,10 +19,10 @@ RUNTIME = ("-Ifirmware/link", "-Ifirmware/runtime", "-Ifirmware/runtime/kernels"
 CPPCHECK = (
     *("cppcheck", "--quiet", "--std=c99", "--platform=unix32", "--enable=warning,style,performance,portability"),
     *("--inline-suppr", "--suppressions-list=firmware/cppcheck.txt", "--error-exitcode=1"),
-    *("--template={file}:{line}: {id}: {message}", *RUNTIME, "-Ifirmware/targets/common"),
+    *("--template={file}:{line}: {id}: {message}", *RUNTIME, "-Ifirmware/targets/common", "-Ifirmware/targets/stm32"),
 )
 BOARD = (
-    *("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m7", "-Ifirmware/targets/common"),
+    *("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m7", "-Ifirmware/targets/common", "-Ifirmware/targets/stm32"),
     *("-DAPP_LINE_BYTES=4096", '-DAPP_BOARD=""', '-DLINK_FIRMWARE=""'),  # what build.py gives
 )
 

@@ -19,13 +19,15 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True)
 class Firmware:
-    """How firmware for an emulated machine is built and started."""
+    """How firmware for a machine is built and, where it is emulated, started."""
 
     folder: str  # in firmware/targets
     flags: tuple[str, ...]  # compiler flags that choose the core
     line_bytes: int  # size of the application's line buffer: the widest picture that it reads
-    machine: str  # qemu-system-arm -M
-    icount_shift: int  # qemu-system-arm -icount shift=: an instruction takes 2^shift ns
+    machine: str = ""  # qemu-system-arm -M; empty: a board of its own, not emulated
+    icount_shift: int = 0  # qemu-system-arm -icount shift=: an instruction takes 2^shift ns
+    family: str = ""  # folder in firmware/targets that boards of a kind share
+    large_ram: int = 0  # of `sram`, a memory of its own for work memory that does not fit beside stack and data
     model_place: int = 0  # bytes of RAM for each of the two places of models that come over the link; 0: none
     link_memory: int = 0  # least work memory of firmware that serves the link, for models that are loaded
 
@@ -101,7 +103,7 @@ def _target(file: str, data: Any) -> Target:
             values[key] = parse_size(values[key])
     if (firmware := values.get("firmware")) is not None:
         _check_keys(f"{file}: firmware", firmware, Firmware)
-        sizes = {key: parse_size(firmware[key]) for key in ("model_place", "link_memory") if key in firmware}
+        sizes = {key: parse_size(firmware[key]) for key in ("large_ram", "model_place", "link_memory") if key in firmware}
         values["firmware"] = Firmware(**{**firmware, **sizes, "flags": tuple(firmware["flags"])})
     if (openmv := values.get("openmv")) is not None:
         _check_keys(f"{file}: openmv", openmv, OpenMv)

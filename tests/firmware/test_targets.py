@@ -13,7 +13,8 @@ from firmware.build import BuildError, Image, build_probe
 from firmware.compiler.target import TargetError, load_target, parse_size, target_names
 from firmware.emulator import DeviceError, run_qemu
 
-EMULATED = ("mps2-an500", "netduinoplus2")
+EMULATED = ("mps2-an386", "mps2-an500", "netduinoplus2")
+BOARDS = ("stm32f746", "stm32h743")
 needs_toolchain = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None,
     reason="needs apt packages gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm",
@@ -31,7 +32,8 @@ def probe(image: Image, folder: Path, action: int, argument: int, timeout: float
 def test_every_target_file_loads(name: str) -> None:
     target = load_target(name)
     assert 0 < target.budget <= target.sram
-    assert (target.firmware is not None) == (name in EMULATED)
+    assert (target.firmware is not None) == (name in EMULATED + BOARDS)
+    assert target.firmware is None or bool(target.firmware.machine) == (name in EMULATED)
 
 
 def test_openmv_leaves_its_heap_block() -> None:
@@ -41,7 +43,7 @@ def test_openmv_leaves_its_heap_block() -> None:
 def test_unknown_target_suggests_the_nearest() -> None:
     with pytest.raises(TargetError, match="'mps2-an505' does not exist; did you mean 'mps2-an500'"):
         load_target("mps2-an505")
-    with pytest.raises(TargetError, match="there are: host, mps2-an500"):
+    with pytest.raises(TargetError, match="there are: host, mps2-an386, mps2-an500"):
         load_target("zzz")
 
 

@@ -72,13 +72,12 @@ int main(void) {
         .erase = link_ram_erase,
         .write = link_ram_write,
     };
-    const link_config_t config = {
+    link_config_t config = {
         .port = {.read = uart_read, .write = uart_write},
         .start = {.boot = ++starts * 2654435761u ^ (uint32_t)port_ticks(), .reset = LINK_RESET_UNKNOWN},
         .board = APP_BOARD,
         .firmware = LINK_FIRMWARE,
         .compiler = "gcc " __VERSION__,
-        .unit = LINK_INSTRUCTIONS,
         .model = app_model,
         .model_size = (size_t)(app_model_end - app_model),
         .memory = app_arena,
@@ -96,5 +95,6 @@ int main(void) {
     };
     meter_init(&meter);
     port_uart_init();
+    port_describe(&config);
     return link_serve(&server, &config);
 }

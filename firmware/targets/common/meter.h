@@ -1,4 +1,4 @@
-// A stopwatch in executed instructions. What happens between pause and resume is not counted, nor the stopwatch itself.
+// A stopwatch in executed instructions, on a chip in cycles. What happens between pause and resume is not counted, nor the stopwatch itself.
 #ifndef METER_H
 #define METER_H
 
@@ -7,7 +7,7 @@
 typedef struct {
     uint64_t started;      // ticks
     uint64_t instructions; // total of the finished stretches
-    uint32_t overhead;     // instructions that one stretch costs by being measured
+    uint32_t overhead;     // what one stretch costs by being measured
 } meter_t;
 
 // Set to zero, and find out the overhead.

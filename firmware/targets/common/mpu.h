@@ -1,4 +1,5 @@
-// Memory protection unit of ARMv7-M: turns what the emulated board tolerates, but no real one does, into faults.
+// Memory protection unit of ARMv7-M: turns what a board tolerates into faults, and
+// says what may be cached.
 #ifndef MPU_H
 #define MPU_H
 
@@ -12,6 +13,11 @@
 #define MPU_READ_WRITE (3u << 24)
 #define MPU_READ_ONLY (6u << 24)
 #define MPU_NO_EXECUTE (1u << 28)
+// Kinds of memory (TEX, C, B); none of them is strongly ordered.
+#define MPU_DEVICE (1u << 16)
+#define MPU_UNCACHED (1u << 19)
+#define MPU_WRITE_THROUGH (1u << 17)
+#define MPU_WRITE_BACK (1u << 19 | 1u << 17 | 1u << 16)
 
 // `base` is a multiple of the region's size, 2^size_log2 bytes.
 static inline void mpu_region(uint32_t number, uint32_t base, uint32_t size_log2, uint32_t attributes) {

@@ -4,12 +4,19 @@
 
 #include <stdint.h>
 
-// Starts the timers, and memory protection where wrong addresses would not fault by themselves. Called before main.
+struct link_config;
+
+// Starts clocks and timers, and memory protection where wrong addresses would not fault by themselves. Called before main.
 void port_init(void);
+
+// main has returned. Does not return itself.
+__attribute__((noreturn)) void port_end(int status);
+// A fault. `frame` is r0-r3, r12, lr, pc, xpsr as the chip pushed them, NULL when the stack ran out. Does not return.
+__attribute__((noreturn)) void port_fault(const uint32_t *frame, uint32_t sp);
 
 // A running count of timer ticks. Always executes the same number of instructions.
 uint64_t port_ticks(void);
-// Executed instructions that so many ticks stand for; the emulator runs with -icount, so this is exact.
+// What so many ticks stand for: executed instructions in an emulator, which runs with -icount, so this is exact; cycles on a chip.
 uint64_t port_instructions(uint64_t ticks);
 
 /* A 32-bit timer and a second one that runs 2^shift times slower make one of 32 + shift bits. They need not start
@@ -26,6 +33,9 @@ int port_uart_get(void);
 void port_uart_put(uint8_t byte);
 // Sleeps until a byte has arrived. May return early.
 void port_uart_wait(void);
+
+// Fills in what the link says of this board: unit, caches and clock, why it started, the rates of its serial line.
+void port_describe(struct link_config *config);
 
 // Fill the unused part of the stack with a pattern.
 void stack_paint(void);

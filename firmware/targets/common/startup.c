@@ -1,32 +1,22 @@
 /* From reset to main() on a Cortex-M4F or M7, and the report of a fault.
  *
  * The stack lies at the very bottom of RAM: one that grows too far runs into memory that is not there and faults, instead
- * of into somebody's data. A fault prints one line that firmware/emulator.py understands and ends the emulator with
- * status 101.
+ * of into somebody's data. What a fault leads to is the port's to say: port_fault.
  */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "port.h"
-#include "semihosting.h"
+#include "scb.h"
 
 #define STACK_PATTERN 0xA5A5A5A5u
-enum { FAULT_STATUS = 101, FAULT_STACK_WORDS = 96 };
+enum { FAULT_STACK_WORDS = 96 };
 
 // Made by sections.ld. NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp): names that linker scripts use
 extern uint32_t _stack_limit[], _estack[];
 extern uint8_t _sdata[], _edata[], _sidata[], _sbss[], _ebss[];
 // NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
-
-#define SCB_ICSR (*(volatile uint32_t *)0xE000ED04u)
-#define SCB_VTOR (*(volatile uint32_t *)0xE000ED08u)
-#define SCB_CCR (*(volatile uint32_t *)0xE000ED14u)
-#define SCB_SHCSR (*(volatile uint32_t *)0xE000ED24u)
-#define SCB_CFSR (*(volatile uint32_t *)0xE000ED28u)
-#define SCB_HFSR (*(volatile uint32_t *)0xE000ED2Cu)
-#define SCB_MMFAR (*(volatile uint32_t *)0xE000ED34u)
-#define SCB_BFAR (*(volatile uint32_t *)0xE000ED38u)
 
 void reset_handler(void);
 void fault_handler(void);
@@ -68,7 +58,7 @@ __attribute__((used, noreturn)) void start_c(void) {
     SCB_SHCSR |= 7u << 16; // memory management, bus and usage faults by name, not as HardFault
     SCB_CCR |= 1u << 4;    // a division by zero is a fault
     port_init();
-    semi_exit(main());
+    port_end(main());
 }
 
 __attribute__((naked)) void fault_handler(void) {
@@ -83,26 +73,8 @@ __attribute__((naked)) void fault_handler(void) {
 
 // `frame` is where the chip pushed r0-r3, r12, lr, pc, xpsr; when the stack ran out of RAM it is not there.
 __attribute__((used, noreturn)) void fault_report(const uint32_t *frame) {
-    static const char *const names[] = {"NMI", "HardFault", "MemManage", "BusFault", "UsageFault"};
-    uint32_t number = SCB_ICSR & 0x1FF;
-    semi_puts("fault: ");
-    semi_puts(number >= 2 && number <= 6 ? names[number - 2] : "unexpected exception");
-    if (frame >= _stack_limit && frame + 8 <= _estack) {
-        semi_hex("pc", frame[6]);
-        semi_hex("lr", frame[5]);
-    } else {
-        semi_puts(" (stack overflow)");
-        semi_hex("sp", (uint32_t)(uintptr_t)frame);
-    }
-    semi_hex("cfsr", SCB_CFSR);
-    semi_hex("hfsr", SCB_HFSR);
-    if (SCB_CFSR & (1u << 7)) {
-        semi_hex("address", SCB_MMFAR);
-    } else if (SCB_CFSR & (1u << 15)) {
-        semi_hex("address", SCB_BFAR);
-    }
-    semi_puts("\n");
-    semi_exit(FAULT_STATUS);
+    int whole = frame >= _stack_limit && frame + 8 <= _estack;
+    port_fault(whole ? frame : NULL, (uint32_t)(uintptr_t)frame);
 }
 
 // Volatile, so that the loop does not become a call of memset with a frame inside of what it fills.

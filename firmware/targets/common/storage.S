@@ -11,7 +11,7 @@ app_model:
     .incbin "model.tess"
 app_model_end:
 
-    .section .arena, "aw", %nobits
+    .section APP_ARENA_SECTION, "aw", %nobits
     .balign 16
     .global app_arena, app_arena_end
     .space 16

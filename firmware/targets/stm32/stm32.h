@@ -1,0 +1,60 @@
+/* What STM32F7 and STM32H7 have in common: a port.c of one of them sets up clocks, memory protection and pins, this does the rest.
+ *
+ * Registers are named as in the reference manuals RM0385 (STM32F746) and RM0433 (STM32H743), and in ARM's DDI 0403E (ARMv7-M).
+ */
+#ifndef STM32_H
+#define STM32_H
+
+#include <stdint.h>
+
+#define REGISTER(address) (*(volatile uint32_t *)(address))
+
+// Set by port_init, before anything else of this header is called.
+typedef struct stm32_clocks {
+    uint32_t core;  // Hz
+    uint32_t usart; // Hz, what the USART divides
+} stm32_clocks_t;
+extern stm32_clocks_t stm32_clocks;
+
+// The USART that the ST-Link makes a virtual COM port of, and the DMA stream that takes what it receives.
+typedef struct stm32_serial {
+    uint32_t usart;
+    uint32_t stream;
+    uint32_t stream_bits; // of DMA_SxCR beside the common ones: the request, and what the chip needs
+} stm32_serial_t;
+extern const stm32_serial_t stm32_serial;
+
+// Clocks and pins of the serial line; whatever chooses the stream's request outside of it.
+void stm32_serial_connect(void);
+
+// enum link_reset, from the chip's reset flags, which it clears.
+uint32_t stm32_reset_reason(void);
+
+// Waits until the masked bits have this value.
+static inline void wait_for(uint32_t address, uint32_t mask, uint32_t value) {
+    while ((REGISTER(address) & mask) != value) {
+    }
+}
+
+// Waits until the bits are set, but no more than so many reads. Whether they are.
+static inline int wait_bounded(uint32_t address, uint32_t bits, uint32_t reads) {
+    while (reads-- > 0) {
+        if ((REGISTER(address) & bits) == bits) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+// Replaces the masked bits.
+static inline void modify(uint32_t address, uint32_t mask, uint32_t value) {
+    REGISTER(address) = (REGISTER(address) & ~mask) | value;
+}
+
+// Empties both caches and switches them on. The MPU has been set up.
+void stm32_enable_caches(void);
+
+// Starts the cycle counter and TIM2, whose clock is half of the core's.
+void stm32_start_counters(void);
+
+#endif
