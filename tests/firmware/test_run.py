@@ -76,7 +76,7 @@ def test_errors_are_one_line_and_leave_no_file(model: Path, frames: np.ndarray, 
         (model, "host", bad, "the network takes uint8 or int8"),
         (model, "host", tmp_path / "text.npy", "is not a .npy file"),
         (model, "host", tmp_path / "none.npy", "No such file"),
-        (model, "emulator:mps2-an385", good, "target 'mps2-an385' does not exist; did you mean 'mps2-an500'?"),
+        (model, "emulator:mps2-an385", good, "target 'mps2-an385' does not exist; did you mean 'mps2-an386'?"),
         (model, "moon", good, "moon: there is no such port; ports of this machine:"),
         (damaged, "host", good, "damaged"),
     )
