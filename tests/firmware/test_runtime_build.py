@@ -59,7 +59,7 @@ def test_no_state_and_little_code_on_a_chip(chip_objects: list[Path]) -> None:
     sizes = subprocess.run(["arm-none-eabi-size", "-t", *chip_objects], capture_output=True, text=True, check=True).stdout
     text, data, bss = (int(v) for v in sizes.splitlines()[-1].split()[:3])
     assert (data, bss) == (0, 0)
-    assert text < 27_000  # tracker and average precision included, which the linker leaves out where nobody calls them
+    assert text < 30_000  # tracker and average precision included, which the linker leaves out where nobody calls them
 
 
 @pytest.mark.parametrize("linked", [build_image, build_link])
