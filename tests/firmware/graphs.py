@@ -162,8 +162,10 @@ class Builder:
         return self._append(params, [source], after, None)
 
     def channel_constant(self, source: str, kind: type) -> str:
-        """The source and a constant for each channel."""
+        """The source and a constant for each channel; of one channel it is a function of one byte, as the reader sees it."""
         before = self.tensors[source]
+        if before.shape.c == 1:
+            return self.constant(source, kind.__name__.upper())
         values = tuple(self.rng.integers(-128, 128, before.shape.c).tolist())
         operand = ChannelOperand(values, self.quantization(), bool(self.rng.integers(2)))
         factor = operand.quant.scale * SPREAD if kind is Mul else float(self.rng.uniform(0.5, 1.5))

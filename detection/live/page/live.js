@@ -9,7 +9,7 @@ const CALM = 0.8 // weight of the past in what the bars show
 let about = null, state = null, head = null, bitmap = null // what is known; head and bitmap belong together
 let socket = null, attempts = 0
 let drawing = null // the line that is being drawn: shares x1, y1, x2, y2, or [] before the first touch
-let touched = 0 // when the slider was moved last
+let touched = -Infinity // when the slider was moved last
 let costs = [], history = []
 
 // ---- the wire ----
