@@ -205,7 +205,7 @@ def _concatenation(net: Import, operator: FileOperator) -> None:
     who, options = who_is(operator), operator.options("ConcatenationOptions")
     sources = [net.normal(index, who) for index in operator.inputs]
     sides = len(net.file.tensors[operator.outputs[0]].shape)
-    axis = number(options, "axis") % sides + 3 - sides
+    axis = number(options, "axis") % max(sides, 1) + 3 - sides
     if axis not in (0, 1, 2) or number(options, "fused_activation_function"):
         side = number(options, "axis")
         raise TfliteError(f"{who} is along side {side}: rows, columns and channels can be joined, without an activation")
@@ -297,6 +297,7 @@ def _pad(net: Import, operator: FileOperator) -> None:
 
 def _reshape(net: Import, operator: FileOperator) -> None:
     """RESHAPE, SQUEEZE, EXPAND_DIMS: a view where whole sides are joined, a Reshape where one is cut."""
+    arity(operator, 1, 2)
     who, target = who_is(operator), net.file.tensors[operator.outputs[0]]
     view = net.lies(operator.inputs[0], who)
     source = net.tensors[view.name]

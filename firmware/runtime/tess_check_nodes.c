@@ -164,6 +164,9 @@ static int check_concat(const tess_file_t *f, const struct tess_node *node) {
     if (joined[0] > 1 || joined[1] > 1 || joined[2] > 1 || joined[0] + joined[1] + joined[2] != 1) {
         return TESS_ERR_SHAPE;
     }
+    if (node->pad_top || node->pad_left) { // they would move the sides that are not joined
+        return TESS_ERR_SHAPE;
+    }
     uint32_t sums[3] = {0, 0, 0};
     for (int j = 0; j < node->n_inputs; j++) {
         const struct tess_node *input = &f->nodes[node->inputs[j]];
