@@ -47,10 +47,13 @@ def main() -> int:
         options.sample,
     )
     done = export(network, target, options.schedule, options.sram, options.out, console.print, options.max_drop)
-    table = Table("", "peak SRAM, B", "recompute", "schedule", title=f"front of {network.graph.name}", title_justify="left")
+    columns = ("", "peak SRAM, B", "recompute", "instructions, M", "schedule")
+    table = Table(*columns, title=f"front of {network.graph.name}", title_justify="left")
     for point in done.front:
         mark = "→" if point.schedule == done.deployment.schedule else ""
-        table.add_row(mark, f"{point.cost.peak_sram:,}", f"+{point.cost.recompute:.1%}", str(point.schedule))
+        cost = point.cost
+        row = (f"{cost.peak_sram:,}", f"+{cost.recompute:.1%}", f"{cost.instructions / 1e6:.1f}", str(point.schedule))
+        table.add_row(mark, *row)
     console.print(table)
     cost = done.deployment.cost
     console.print(

@@ -1,8 +1,8 @@
 """What each run of nodes costs as a segment, in each mode: bytes and work, for the search to choose from.
 
-Tables over (mode, first, stop) hold two numbers for each: `work`, known from the start, and `peak`, the bytes alive at the
-segment's worst step. A peak begins as a bound that costs nothing (what crosses the ends cannot shrink) and is settled when
-the search wants to use the segment. Whole rows of the table are settled together, from one flow of geometry.py.
+Tables over (mode, first, stop) hold what each costs: `work` and `instructions`, known from the start, and `peak`, the bytes
+alive at the segment's worst step. A peak begins as a bound that costs nothing (what crosses the ends cannot shrink) and is
+settled when the search wants to use the segment. Whole rows of the table are bettered together, from one flow of geometry.py.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ import numpy as np
 
 from firmware.compiler.cost import NODE_STATE_BYTES
 from firmware.compiler.geometry import COLUMNS, Rings, geometry_of
+from firmware.compiler.instructions import CELL_TERMS, kind_of, load_coefficients, unit_terms
 from firmware.compiler.memory import ALIGNMENT, Overlap, align, dying, overlap_distance
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Segment
@@ -55,6 +56,7 @@ class Choices:
         self._alive = np.array([[i <= step <= self._reader[i] for step in range(count)] for i in range(count)], float)
         self._widest, spans = self._geometry.strips
         self.work = self._work(spans)
+        self.instructions = self._instructions(spans)
         self.peak = np.tile(self._whole, (len(MODES), 1, 1))
         self.likely = self.peak.copy()  # peak with half of what overlaps save: much of it is lost when one follows the other
         one_column = [m for m, mode in enumerate(MODES) if mode.columns == 1]
@@ -84,6 +86,27 @@ class Choices:
             possible = (stop > first + several) & ((mode.columns == 1) | (mode.columns <= narrowest // 2))
             work[m][possible] = extra[COLUMNS.index(mode.columns)].clip(0)[possible]
         return work
+
+    def _instructions(self, spans: np.ndarray) -> np.ndarray:
+        """(modes, first, stop) of a whole run of a segment, by the model; rows that are made together counted one by one."""
+        program, nodes, count, model = self._program, self._program.nodes, self.count, load_coefficients()
+        costs = np.stack([unit_terms(program, i) * model.kinds[kind_of(program, i)] for i in range(count)])
+        cell, row = costs[:, : len(CELL_TERMS)].sum(axis=1), costs[:, len(CELL_TERMS) :].sum(axis=1)
+        height = np.array([n.shape.h for n in nodes])
+        inside = np.arange(count)[:, None] < np.arange(count + 1)[:, None, None]  # (stop, node, 1)
+        made = (spans * (cell * height)[:, None] + np.outer(row * height, COLUMNS)) * inside
+        found = np.zeros((len(COLUMNS), count + 1, count + 1))
+        found[:, :count] = made[:, ::-1].cumsum(axis=1)[:, ::-1].transpose(2, 1, 0)
+        reads = np.zeros((count + 1, count + 1))
+        for i, node in enumerate(nodes):
+            for j in node.inputs:
+                reads[: j + 1, i + 1 :] += 1
+        planning = np.stack([np.ones_like(reads), self.lengths, reads], axis=-1) @ model.bands[True]
+        pushed = np.append(height, 0)[:, None]
+        pulled = self._geometry.reference_heights
+        bands = [(pushed if mode.push else pulled) * mode.columns for mode in MODES]
+        work = [found[COLUMNS.index(mode.columns)] + b * planning for mode, b in zip(MODES, bands, strict=True)]
+        return np.where(self.work < NEVER, np.rint(work).astype(np.int64), NEVER)
 
     def segment(self, mode: int, first: int, stop: int, spare: int) -> Segment:
         """Latches, which copy rows, are used where they save more than the `spare` bytes that would do no harm."""

@@ -17,7 +17,7 @@ def choose(
 ) -> tuple[Deployment, tuple[Deployment, ...]]:
     """(the deployment to use, the whole front). `sram` narrows the target's budget, bytes.
 
-    `auto` takes the front's cheapest point that fits; a forced schedule must fit as it is.
+    `auto` takes the front's point of fewest instructions that fits; a forced schedule must fit as it is.
     """
     check_schedule_text(text)
     budget = min(target.budget, sram) if sram is not None else target.budget
@@ -26,7 +26,7 @@ def choose(
         fitting = [d for d in front if d.cost.peak_sram <= budget]
         if not fitting:
             raise BudgetError(_too_big(front[-1], budget, target, front))
-        return fitting[0], front
+        return min(fitting, key=lambda d: d.cost.instructions), front
     chosen = deploy(program, published_schedule(program, text), max_candidates)
     if chosen.cost.peak_sram > budget:
         raise BudgetError(_too_big(chosen, budget, target, front))
@@ -35,7 +35,7 @@ def choose(
 
 def _too_big(deployment: Deployment, budget: int, target: Target, front: Sequence[Deployment]) -> str:
     number, name = peak_segment(deployment)
-    fitting = [d for d in front if d.cost.peak_sram <= budget]
+    fitting = sorted((d for d in front if d.cost.peak_sram <= budget), key=lambda d: d.cost.instructions)
     least = front[-1]
     way_out = (
         f"the front has {fitting[0].cost.peak_sram:,} B at +{fitting[0].cost.recompute:.1%} MACs: --schedule auto"

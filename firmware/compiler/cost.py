@@ -5,6 +5,7 @@ The sizes of the runtime's own parts are SPEC.md section 3; `tess_needed` in the
 
 from dataclasses import dataclass
 
+from firmware.compiler.instructions import count_instructions
 from firmware.compiler.memory import LETTERBOX, Lifetime, MemoryPlan, ScheduledProgram, fresh_key
 
 CANDIDATE_BYTES = 16
@@ -36,6 +37,7 @@ class Cost:
     sram: Sram
     macs: int  # of the network
     scheduled_macs: int  # of one run under the schedule
+    instructions: int  # of one run, by the model of instructions.py
     paper_sram: int  # activations without the input picture, decoder and state: the published convention
 
     @property
@@ -73,6 +75,7 @@ def estimate(scheduled: ScheduledProgram, plan: MemoryPlan, max_candidates: int 
         sram=sram(scheduled, plan.arena_size, max_candidates),
         macs=scheduled.program.macs,
         scheduled_macs=scheduled.macs,
+        instructions=count_instructions(scheduled),
         paper_sram=paper_sram(scheduled, plan),
     )
 

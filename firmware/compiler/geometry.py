@@ -89,6 +89,15 @@ class Geometry:
         starts = np.cumsum((0, *COLUMNS[:-1]))
         return np.maximum.reduceat(high - low, starts, axis=-1), np.add.reduceat(high - low, starts, axis=-1)
 
+    @cached_property
+    def reference_heights(self) -> np.ndarray:
+        """(first, stop) rows of the node that leads a pulled run; 0 where there is no run."""
+        nodes, count = self._program.nodes, len(self._program.nodes)
+        heights = np.zeros((count + 1, count + 1), np.int64)
+        for stop in range(1, count + 1):
+            heights[:stop, stop] = [nodes[i].shape.h for i in _references(self._program, stop)]
+        return heights
+
     def _shared_stops(self, first: int) -> list[int]:
         """Ends of the pushed runs from `first` on that do the same as longer ones: all their results depend on it."""
         if first in self._stops:

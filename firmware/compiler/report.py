@@ -28,6 +28,7 @@ def plan_json(
         "macs": cost.macs,
         "scheduled_macs": cost.scheduled_macs,
         "recompute": cost.recompute,
+        "instructions": cost.instructions,
         "sequential": chosen.scheduled.sequential,
         "peak_sram": cost.peak_sram,
         "peak_sram_parts": {
@@ -50,7 +51,12 @@ def plan_json(
 
 def _front_point(deployment: Deployment) -> dict[str, Any]:
     cost = deployment.cost
-    return {"peak_sram": cost.peak_sram, "recompute": cost.recompute, "schedule": str(deployment.schedule)}
+    return {
+        "peak_sram": cost.peak_sram,
+        "recompute": cost.recompute,
+        "instructions": cost.instructions,
+        "schedule": str(deployment.schedule),
+    }
 
 
 def _segment(deployment: Deployment, number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The schedule search: the Pareto front of (peak SRAM, multiply-accumulates) over the space of DESIGN.md.
+"""The schedule search: the Pareto front of (peak SRAM, multiply-accumulates, instructions) over the space of DESIGN.md.
 
 A network's nodes are cut into segments. Which tensors are alive across a cut depends on the cut alone, so what a segment
 costs depends on its own two ends and its own mode (`choices.py`). The cheapest schedule within a limit of memory is then a
@@ -42,8 +42,10 @@ def deploy(program: Program, schedule: Schedule, max_candidates: int = 0, enough
 
 
 class _Walk(NamedTuple):
-    """What a search goes by: whose peaks, and which of several schedules of the same work comes first."""
+    """What a search goes by: whose work and whose peaks, and which of several schedules of the same work comes first."""
 
+    work: np.ndarray  # choices.work or choices.instructions
+    grain: int  # work that differs by less is the same
     peaks: np.ndarray  # choices.peak or choices.likely
     # calm: the one that needs little memory everywhere, not at its worst step alone; apart: the one that leans least on overlaps,
     # and whose longest segment, which sets the size of the runtime's state, is short; few: the one of fewest segments
@@ -57,34 +59,36 @@ class _Path:
     segments: tuple[Segment, ...]
     peak: int  # bytes, by the walk's table
     bound: int  # bytes, no placement needs less
-    work: int  # multiply-accumulates that are done again
+    work: int  # by the walk's table, in grains
+    macs: int  # multiply-accumulates that are done again
+    instructions: int  # by the model
 
 
+ALIKE = 0.005  # instructions that differ by a smaller share are the same: the model knows no better
 SLACK = 32  # a schedule whose bound is so small a part above the least may need less when it is placed
 _ANY = int(NEVER) // 2
 
 
 def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment, ...]:
-    """All schedules worth having, least memory last; never more memory for more work."""
+    """All schedules worth having, most memory first: none takes the bytes, multiply-accumulates and instructions of another."""
     choices, fixed = Choices(program), fixed_sram(max_candidates)
     found: dict[Schedule, Deployment] = {}
-    for walk in _walks(choices):
+    for walk in (*_walks(choices), _fast_walk(choices)):
         limit = _ANY
         while paths := _leanest(choices, walk, limit):
             for path in paths:
-                schedule, costs = Schedule(path.segments), [d.cost for d in found.values()]
-                beaten = any(c.peak_sram <= path.bound + fixed and c.scheduled_macs <= c.macs + path.work for c in costs)
-                if schedule not in found and not beaten:
+                schedule, best = Schedule(path.segments), (path.bound + fixed, program.macs + path.macs, path.instructions)
+                if schedule not in found and not any(_beats(d.cost, *best) for d in found.values()):
                     found[schedule] = deploy(program, schedule, max_candidates)
             limit = paths[0].peak - 1
     return _pareto(list(found.values()))
 
 
 def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | None:
-    """The cheapest schedule whose `peak_sram` is at most `limit` bytes; None where the search finds none.
+    """The schedule of fewest multiply-accumulates whose `peak_sram` is at most `limit` bytes; None where the search finds none.
 
     For a search over architectures: it settles and places only what the limit asks for, and programs that differ in channels
-    alone share their flows. It takes as little work as the front's cheapest point within `limit`, but perhaps more bytes.
+    alone share their flows. It does as little work as any point of the front within `limit`, but perhaps takes more bytes.
     """
     choices = Choices(program)
     room = limit - fixed_sram(max_candidates)
@@ -107,11 +111,17 @@ def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | 
 
 def _walks(choices: Choices) -> tuple[_Walk, ...]:
     return (
-        _Walk(choices.peak, "calm"),
-        _Walk(choices.likely, "calm"),
-        _Walk(choices.peak, "apart"),
-        _Walk(choices.peak, "few"),
+        _Walk(choices.work, 1, choices.peak, "calm"),
+        _Walk(choices.work, 1, choices.likely, "calm"),
+        _Walk(choices.work, 1, choices.peak, "apart"),
+        _Walk(choices.work, 1, choices.peak, "few"),
     )
+
+
+def _fast_walk(choices: Choices) -> _Walk:
+    """The one that counts instructions."""
+    grain = round(choices.instructions[0].diagonal(1).sum() * ALIKE)  # a share of the network's, node by node
+    return _Walk(choices.instructions, max(1, grain), choices.peak, "calm")
 
 
 def _leanest(choices: Choices, walk: _Walk, limit: int) -> list[_Path]:
@@ -138,7 +148,10 @@ def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
         if not unsettled:
             peak, bound = (max(int(table[step]) for step in path) for table in (walk.peaks, choices.peak))
             segments = tuple(choices.segment(*step, spare=peak - int(walk.peaks[step])) for step in path)
-            return _Path(segments, peak, bound, sum(int(choices.work[step]) for step in path))
+            work, macs, instructions = (
+                sum(int(table[step]) for step in path) for table in (walk.work, choices.work, choices.instructions)
+            )
+            return _Path(segments, peak, bound, work // walk.grain, macs, instructions)
         for step in unsettled:
             choices.settle(*step, limit)
             for part in (np.s_[:, step[1]], np.s_[:, :, step[2]]):  # what shares its flow begins or ends where it does
@@ -153,7 +166,7 @@ def _prices(choices: Choices, walk: _Walk, limit: int, part: Any) -> np.ndarray:
     """What each step of a part of the tables adds to a path: work, and less than that among equals; NEVER above the limit."""
     peaks, lengths = walk.peaks[part], np.broadcast_to(choices.lengths, walk.peaks.shape)[part]
     fits, most = peaks <= limit, choices.most * choices.count
-    price = np.where(fits, choices.work[part], 0) * _FINE + 1
+    price = np.where(fits, walk.work[part], 0) * _FINE + 1
     if walk.taste == "calm":  # bytes by nodes, as a share of the most that there could be
         price += np.where(fits, peaks, 0) * lengths * (_FINE // 4) // most
     if walk.taste == "apart":  # bytes that overlaps save, likewise; and no segment too long
@@ -180,9 +193,16 @@ def _shortest(prices: np.ndarray) -> list[tuple[int, int, int]] | None:
     return path[::-1]
 
 
+def _beats(cost: Cost, peak: int, macs: int, instructions: int) -> bool:
+    """True when a schedule that costs the other numbers has nothing to offer: no less memory, nor less work of either kind."""
+    return cost.peak_sram <= peak and cost.scheduled_macs <= macs and cost.instructions <= instructions * (1 + ALIKE)
+
+
 def _pareto(found: list[Deployment]) -> tuple[Deployment, ...]:
+    """What no other beats, most memory first."""
     kept: list[Deployment] = []
-    for deployment in sorted(found, key=lambda d: (d.cost.scheduled_macs, d.cost.peak_sram)):
-        if not kept or deployment.cost.peak_sram < kept[-1].cost.peak_sram:
-            kept.append(deployment)
-    return tuple(kept)
+    for new in sorted(found, key=lambda d: (d.cost.scheduled_macs, d.cost.peak_sram, d.cost.instructions)):
+        cost = new.cost
+        if not any(_beats(old.cost, cost.peak_sram, cost.scheduled_macs, cost.instructions) for old in kept):
+            kept.append(new)
+    return tuple(sorted(kept, key=lambda d: (-d.cost.peak_sram, d.cost.instructions)))

@@ -91,15 +91,17 @@ def test_no_path_within_a_limit_is_cheaper(seed: int, taste: str) -> None:
         }
     complete = ways[len(program.nodes)]
     for limit in sorted({peak for _, peak in complete}, reverse=True):
-        path = _cheapest(choices, _Walk(choices.peak, taste), limit)
+        path = _cheapest(choices, _Walk(choices.work, 1, choices.peak, taste), limit)
         assert path.peak <= limit and path.work == min(work for work, peak in complete if peak <= limit)
-    assert _cheapest(choices, _Walk(choices.peak, taste), min(peak for _, peak in complete) - 1) is None
+    assert _cheapest(choices, _Walk(choices.work, 1, choices.peak, taste), min(peak for _, peak in complete) - 1) is None
 
 
 def test_the_front_holds_no_point_that_another_beats() -> None:
     front = search_front(build_program(detector_graph(np.random.default_rng(2))))
-    costs = [(d.cost.scheduled_macs, -d.cost.peak_sram) for d in front]
-    assert costs == sorted(set(costs)) and len({work for work, _ in costs}) == len(costs)
+    costs = [(d.cost.peak_sram, d.cost.scheduled_macs, d.cost.instructions) for d in front]
+    assert [peak for peak, _, _ in costs] == sorted({peak for peak, _, _ in costs}, reverse=True)
+    for a, b in itertools.permutations(costs, 2):
+        assert any(x > y for x, y in zip(a, b, strict=True)), f"{a} beats {b}"
 
 
 @pytest.mark.parametrize("graph", [detector_graph(np.random.default_rng(3), 48, 48), random_graph(np.random.default_rng(5), 10)])
@@ -108,9 +110,9 @@ def test_what_fits_costs_no_more_than_the_front_and_one_byte_less_than_the_least
     front = search_front(program, max_candidates=8)
     for point in front:
         for limit in (point.cost.peak_sram, point.cost.peak_sram + 40):
-            cheapest = next(d for d in front if d.cost.peak_sram <= limit)
+            cheapest = min(d.cost.scheduled_macs for d in front if d.cost.peak_sram <= limit)
             found = fits(program, limit, max_candidates=8)
-            assert found.cost.peak_sram <= limit and found.cost.scheduled_macs <= cheapest.cost.scheduled_macs
+            assert found.cost.peak_sram <= limit and found.cost.scheduled_macs <= cheapest
     assert fits(program, fixed_sram(8), max_candidates=8) is None
 
 
