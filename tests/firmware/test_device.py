@@ -20,9 +20,12 @@ from firmware.compiler.target import load_target
 from firmware.device import EmulatorDevice, open_emulator, open_host
 from firmware.emulator import DeviceError, Flags, run_batch
 from firmware.header import ModelFileError, read_header
+from firmware.host import HostModel
+from firmware.link.client import NETWORK_ROWS, Client
+from firmware.link.ports import open_port
 from tests.firmware.graphs import detector_graph
 
-EMULATED = ("mps2-an500", "netduinoplus2")
+EMULATED = ("mps2-an386", "mps2-an500", "mps3-an547", "netduinoplus2")
 STRIDES = (8, 16)
 HEIGHT, WIDTH = 48, 64
 GRAPH = detector_graph(np.random.default_rng(7), HEIGHT, WIDTH, STRIDES, classes=3, width_multiplier=0.5)
@@ -112,6 +115,29 @@ def test_counts_repeat_and_know_nothing_of_files(
     assert first[0].stack == first[2].stack
     work = deploy(PROGRAM, stream(PROGRAM)).cost.macs
     assert work < first[0].instructions < 60 * work
+
+
+@needs_toolchain
+@pytest.mark.parametrize("target", EMULATED)
+def test_the_link_over_a_uart_gives_the_hosts_bytes_and_counts(models: dict[str, bytes], target: str) -> None:
+    """Rows in, head maps and boxes out over the machine's serial line, of a second model where there is room for one."""
+    picture = np.random.default_rng(11).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    chip, model = load_target(target), models["stream"]
+    port = open_port(f"emulator:{target}", model)
+    try:
+        client = Client(port)
+        client.connect(model)
+        assert (client.facts.board, client.facts.unit) == (target, "instructions")
+        if chip.firmware is not None and chip.firmware.model_place:
+            model = models["least"]
+            assert client.load(model).place > 0
+        answer = client.run(picture, NETWORK_ROWS, (WIDTH, HEIGHT), read_header(model), True, True)
+    finally:
+        port.close()
+    heads, boxes = HostModel(model).run_and_detect(picture, "rgb888")
+    assert len(boxes) > 5 and np.array_equal(answer.boxes, boxes)
+    assert heads.keys() == answer.heads.keys() and all(np.array_equal(heads[n], answer.heads[n]) for n in heads)
+    assert answer.run > deploy(PROGRAM, stream(PROGRAM)).cost.macs
 
 
 @needs_toolchain

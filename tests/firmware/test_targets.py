@@ -13,7 +13,7 @@ from firmware.build import BuildError, Image, build_probe
 from firmware.compiler.target import TargetError, load_target, parse_size, target_names
 from firmware.emulator import DeviceError, run_qemu
 
-EMULATED = ("mps2-an386", "mps2-an500", "netduinoplus2")
+EMULATED = ("mps2-an386", "mps2-an500", "mps3-an547", "netduinoplus2")
 BOARDS = ("stm32f746", "stm32h743")
 needs_toolchain = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None,
@@ -94,8 +94,12 @@ def test_the_counter_is_exact(target: str, tmp_path: Path) -> None:
 def test_access_outside_of_memory_is_a_fault(target: str, tmp_path: Path) -> None:
     image = build_probe(target)
     chip = load_target(target)
-    probe(image, tmp_path, 1, 0x20000000 + chip.sram - 4)
-    for address in (0x20000000 + chip.sram, 0x1FFFFFFC, 0x00000100, 0x08000000, 0x21000000):
+    assert chip.firmware is not None
+    large = chip.firmware.large_ram
+    ends = [0x20000000 + chip.sram - large] + ([0x21400000] if large else [])  # mps3-an547 has a second memory
+    for end in ends:
+        probe(image, tmp_path, 1, end - 4)
+    for address in (*ends, 0x1FFFFFFC, 0x00000100, 0x08000000, 0x21000000 - 4, 0x60000000):
         with pytest.raises(
             DeviceError, match=rf"'{target}' stopped: (BusFault|MemManage) pc=.*address=0x{address:08x}.*main"
         ):

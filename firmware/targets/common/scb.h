@@ -1,4 +1,4 @@
-// System control block of ARMv7-M (DDI 0403E, B3.2).
+// System control block of ARMv7-M (DDI 0403E, B3.2); in ARMv8-M what is used here is the same.
 #ifndef SCB_H
 #define SCB_H
 

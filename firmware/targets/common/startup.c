@@ -1,4 +1,4 @@
-/* From reset to main() on a Cortex-M4F or M7, and the report of a fault.
+/* From reset to main() on a Cortex-M4F, M7 or M55, and the report of a fault.
  *
  * The stack lies at the very bottom of RAM: one that grows too far runs into memory that is not there and faults, instead
  * of into somebody's data. What a fault leads to is the port's to say: port_fault.
@@ -77,13 +77,18 @@ __attribute__((used, noreturn)) void fault_report(const uint32_t *frame) {
     port_fault(whole ? frame : NULL, (uint32_t)(uintptr_t)frame);
 }
 
-// Volatile, so that the loop does not become a call of memset with a frame inside of what it fills.
-__attribute__((noinline)) void stack_paint(void) {
-    const volatile uint32_t *top;
-    __asm volatile("mov %0, sp" : "=r"(top));
-    for (volatile uint32_t *word = _stack_limit; word < top; word++) {
-        *word = STACK_PATTERN;
-    }
+// Naked: a frame of its own would lie inside of what it fills.
+__attribute__((naked)) void stack_paint(void) {
+    __asm volatile(
+        "    ldr r0, =_stack_limit      \n"
+        "    mov r1, sp                 \n"
+        "    ldr r2, =0xA5A5A5A5        \n"
+        "1:  cmp r0, r1                 \n"
+        "    itt lo                     \n"
+        "    strlo r2, [r0], #4         \n"
+        "    blo 1b                     \n"
+        "    bx lr                      \n"
+        "    .ltorg                     \n");
 }
 
 uint32_t stack_high_water(void) {
