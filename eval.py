@@ -8,6 +8,7 @@ link (firmware.device says what PORT can be): each picture's result goes into a 
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,8 @@ from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from datasets.subset import Subset, evenly_spaced
 from detection import results
-from detection.evaluate import evaluate_together
+from detection.device_ap import device_ap_json, device_ap_lines
+from detection.evaluate import Evaluation, evaluate_together
 from detection.journal import fresh_folder, resumable
 from detection.latency import summary_line, write_latency
 from detection.metrics.protocols import evaluators_for, missing_note
@@ -35,6 +37,7 @@ from detection.sources import (
     split_names,
     truth_for,
 )
+from firmware.link.counting import room_to_count
 
 
 def main() -> int:
@@ -95,6 +98,10 @@ def main() -> int:
         if isinstance(predictor, DevicePredictor) and predictor.journal:
             document["latency"] = write_latency(predictor.journal, predictor.device.info, source.tess)
             console.print(f"{summary_line(document['latency'])}; log in {folder}", soft_wrap=True)
+            with resumable(journals):
+                lines, document["device_ap"] = _device_ap(predictor, found)
+            for line in lines:
+                console.print(line, soft_wrap=True)
             predictor.close()
     if options.json:
         results.write_json(options.json, document)
@@ -102,6 +109,15 @@ def main() -> int:
     if different:
         raise ValueError("; ".join(map(str, different)))
     return 0
+
+
+def _device_ap(predictor: DevicePredictor, found: Sequence[Evaluation]) -> tuple[list[str], dict | None]:
+    """What the device counted, in words and for metrics.json. Raises DeviceApError unless it is the host's figure to the bit."""
+    if predictor.ap is None:
+        return [f"note: {room_to_count(predictor.device.client, predictor.device.header)}"], None
+    by_list = next(one.metrics.values["voc_ap50_area"] for one in found if one.name == predictor.name)
+    counted = predictor.ap.result()
+    return device_ap_lines(predictor.name, counted, by_list), device_ap_json(counted, by_list)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 
 from datasets.annotations import GroundTruth, Sample
 from detection.detections import Detections
+from detection.device_ap import DeviceAp
 from detection.evaluate import Prediction, RawOutput
 from detection.journal import Journal
 from detection.presence import PresenceSpec
@@ -149,13 +150,15 @@ class DevicePredictor(_Base):
     """model.tess in the C runtime: letterbox, network, decoding and suppression all on the device."""
 
     def __init__(
-        self, device: Device, name: str, batch: int = 1, raw: bool = True, journal: Journal | None = None
-    ) -> None:
+        self, device: Device, name: str, batch: int = 1, raw: bool = True, journal: Journal | None = None,
+        ap: DeviceAp | None = None,
+    ) -> None:  # fmt: skip
         """`raw` also fetches head maps, for comparing; counts of instructions do not include that.
 
-        With a journal, pictures that it holds are not run again, and each new one is on disk before the next.
+        With a journal, pictures that it holds are not run again, and each new one is on disk before the next. With `ap` the
+        device is told the truth of each picture, and counts.
         """
-        self.device, self.name, self.batch, self.raw, self.journal = device, name, batch, raw, journal
+        self.device, self.name, self.batch, self.raw, self.journal, self.ap = device, name, batch, raw, journal, ap
         self.height, self.width, _ = device.header.input_shape
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
@@ -175,10 +178,16 @@ class DevicePredictor(_Base):
     def _records(self, samples: Sequence[Sample]) -> list[DetectRecord]:
         if self.journal is None:
             return self.device.detect_many([sample.image for sample in samples], raw=self.raw)
-        for sample in samples:
-            if sample.image_id not in self.journal.records:
-                self.journal.append(sample.image_id, self.device.detect_many([sample.image], raw=self.raw)[0])
-        return [self.journal.records[sample.image_id] for sample in samples]
+        return [self._journalled(sample, self.journal) for sample in samples]
+
+    def _journalled(self, sample: Sample, journal: Journal) -> DetectRecord:
+        known = sample.image_id in journal.records
+        if not known:
+            journal.append(sample.image_id, self.device.detect_many([sample.image], raw=self.raw)[0])
+        record = journal.records[sample.image_id]
+        if self.ap is not None:
+            self.ap.add(record.boxes, sample, _content(sample, self.height, self.width), fresh=not known)
+        return record
 
 
 class DeviceClassifier(_Base):

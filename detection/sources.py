@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets.strict import parse
 from detection.config import Config, DecodeConfig
+from detection.device_ap import DeviceAp
 from detection.evaluate import Predictor
 from detection.exporter import decode_spec, find_checkpoint
 from detection.journal import Journal
@@ -28,6 +29,7 @@ from firmware.compiler.graph import Graph
 from firmware.compiler.tflite import read_metadata, read_tflite
 from firmware.device import Device, open_emulator, open_host
 from firmware.header import load_tess, read_header
+from firmware.link.counting import room_to_count
 from firmware.link.device import open_board
 
 NAMES = ("float", "int8", "tflite", "host", "emulator", "board")  # the order of tables, truth before what is judged by it
@@ -147,10 +149,11 @@ def open_board_predictor(
     try:
         head = {"model_sha256": source.sha256()[source.tess.name], "board": facts.board, "firmware": facts.firmware}
         journal = Journal(folder, {**head, **data}, ids)
+        ap = None if room_to_count(device.client, device.header) else DeviceAp(device, load_tess(source.tess))
     except BaseException:
         device.close()
         raise
-    return DevicePredictor(device, name, journal=journal)
+    return DevicePredictor(device, name, journal=journal, ap=ap)
 
 
 def is_classifier(source: Source) -> bool:

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from firmware.cli import run
@@ -42,7 +42,7 @@ LINK_FLAGS = (
 )
 BASE_SOURCES = ("startup.c", "meter.c")
 EMULATED_SOURCES = ("emulated.c", "semihosting.c")
-LOADED_BOXES, MOST_PROFILED = 512, 1024  # room for what a loaded model may need
+LOADED_BOXES, LOADED_COUNTERS, MOST_PROFILED = 512, 2048, 1024  # room for what a loaded model may need
 
 
 class BuildError(ValueError):
@@ -57,11 +57,12 @@ class _Storage:
     max_boxes: int = 0
     profile_nodes: int = 0
     place: int = 0  # each of two for loaded models
+    counters: int = 0  # of average precision, words
 
     def defines(self) -> list[str]:
         sizes = {
             "ARENA_SIZE": self.arena, "MAX_BOXES": self.max_boxes, "PROFILE_NODES": self.profile_nodes,
-            "PLACE_SIZE": self.place,
+            "PLACE_SIZE": self.place, "COUNTERS": self.counters,
         }  # fmt: skip
         return [f"-DAPP_{name}={size}" for name, size in sizes.items()]
 
@@ -79,6 +80,7 @@ class Image:
     bss: int  # without stack and arena
     stack: int  # reserved
     arena: int  # work memory of the runtime
+    counters: int  # of average precision
     noinit: int  # places for loaded models, and what outlives a reset
     dma: int  # written by the serial line
     regions: tuple[tuple[str, int, int], ...]  # of the linker's map: name, bytes used, bytes
@@ -89,7 +91,7 @@ class Image:
 
     @property
     def ram(self) -> int:
-        return self.data + self.bss + self.stack + self.arena + self.noinit + self.dma
+        return self.data + self.bss + self.stack + self.arena + self.counters + self.noinit + self.dma
 
     def table(self) -> str:
         """The memory as a table for people."""
@@ -100,6 +102,7 @@ class Image:
             ("RAM", "application and runtime", self.bss),
             ("RAM", "stack, reserved", self.stack),
             ("RAM", "work memory", self.arena),
+            *([("RAM", "average precision", self.counters)] if self.counters else []),
             *([("RAM", "loaded models", self.noinit)] if self.noinit else []),
             *([("RAM", "received bytes", self.dma)] if self.dma else []),
         ]
@@ -139,7 +142,7 @@ def build(
 
 def build_link(target: str | Target, model: bytes | Path, out_dir: Path | None = None, *, profile: bool = False) -> Image:
     """Build the application that serves the link on `target`, with `model` until another one is loaded. `out_dir` and errors as
-    of build().
+    of build(). Where average precision cannot be counted in what is left of the RAM, the device does without.
     """
     chip = _sized(target, None)
     data = load_tess(model)
@@ -147,8 +150,13 @@ def build_link(target: str | Target, model: bytes | Path, out_dir: Path | None =
     firmware = _firmware(chip)
     nodes = MOST_PROFILED if profile and firmware.model_place else header.n_nodes if profile else 0
     boxes = max(header.max_detections, LOADED_BOXES if firmware.model_place else 0)
-    storage = _Storage(max(header.arena, firmware.link_memory), boxes, nodes, firmware.model_place)
-    image = _link(chip, _sources(chip, _kernels(chip, None), link=True), data, storage)
+    counters = max(header.precision_words, LOADED_COUNTERS if firmware.model_place else 0)
+    storage = _Storage(max(header.arena, firmware.link_memory), boxes, nodes, firmware.model_place, counters)
+    sources = _sources(chip, _kernels(chip, None), link=True)
+    try:
+        image = _link(chip, sources, data, storage)
+    except BuildError:
+        image = _link(chip, sources, data, replace(storage, counters=0))  # too big anyway: says so with the sizes that matter
     return _copied(image, out_dir) if out_dir else image
 
 
@@ -336,7 +344,7 @@ def _over_budget(message: str, chip: Target, model: int, storage: _Storage) -> B
 
 _SECTIONS = {
     "text": (".text",), "model": (".model",), "data": (".data",), "bss": (".bss",), "stack": (".stack",),
-    "arena": (".arena", ".arena_large"), "noinit": (".noinit", ".places"), "dma": (".dma",),
+    "arena": (".arena", ".arena_large"), "counters": (".counters",), "noinit": (".noinit", ".places"), "dma": (".dma",),
 }  # fmt: skip
 
 

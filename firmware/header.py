@@ -12,6 +12,7 @@ from pathlib import Path
 HEADER_SIZE = 96
 SUPPORTED_VERSION = 2
 NODE_SIZE = 68
+DECODE_SIZE, LEVEL_SIZE = 32, 24
 TESS_T_SIZE = 128  # sizeof(tess_t) on a 32-bit chip, as peak_sram counts it
 
 
@@ -33,10 +34,16 @@ class TessHeader:
     class_names: tuple[str, ...]  # empty without a decoder
     max_detections: int  # 0 without a decoder
     score_threshold: int  # Q15, 0 without a decoder: no box has less
+    score_levels: int  # scores that the head can give: steps of average precision on the device; 0 without a decoder
 
     @property
     def peak_sram(self) -> int:
         return self.arena + TESS_T_SIZE
+
+    @property
+    def precision_words(self) -> int:
+        """Words of 4 B in which a device counts average precision: counters, and two scores a word (tess_ap.h)."""
+        return (1 + 2 * self.score_levels) * len(self.class_names) + (self.score_levels + 1) // 2
 
 
 def load_tess(model: bytes | bytearray | memoryview | str | Path) -> bytes:
@@ -74,10 +81,11 @@ def _read(data: bytes) -> TessHeader:
     starts = [struct.unpack_from("<HH", data, segments + 16 * i) for i in range(n_segments)]
     lengths = [length for _, length in starts]
     class_names: tuple[str, ...] = ()
-    max_candidates = max_detections = score_threshold = 0
+    max_candidates = max_detections = score_threshold = score_levels = 0
     if decode:
-        _, n_classes, score_threshold, _, max_candidates, max_detections, names = struct.unpack_from("<6HI", data, decode)
+        n_levels, n_classes, score_threshold, _, max_candidates, max_detections, names = struct.unpack_from("<6HI", data, decode)
         class_names = tuple(_strings(data, names, n_classes))
+        score_levels = _score_levels(data, decode + DECODE_SIZE, n_levels, score_threshold)
     parts = (activations, 12 * max(lengths, default=0), 16 * max_candidates)
     return TessHeader(
         name=_strings(data, name, 1)[0],
@@ -90,12 +98,20 @@ def _read(data: bytes) -> TessHeader:
         class_names=class_names,
         max_detections=max_detections,
         score_threshold=score_threshold,
+        score_levels=score_levels,
     )
 
 
 def _output(data: bytes, nodes: int, at: int) -> tuple[str, tuple[int, int, int]]:
     node, _, name = struct.unpack_from("<HHI", data, at)
     return _strings(data, name, 1)[0], struct.unpack_from("<HHH", data, nodes + NODE_SIZE * node + 12)
+
+
+def _score_levels(data: bytes, levels: int, count: int, threshold: int) -> int:
+    """How many scores tess_ap_levels finds: the threshold, and what the objectness tables hold above it."""
+    tables = [struct.unpack_from("<I", data, levels + LEVEL_SIZE * i + 8)[0] for i in range(count)]
+    values = {value for table in tables for value in struct.unpack_from("<256H", data, table)}
+    return 1 + sum(value > threshold for value in values)
 
 
 def _strings(data: bytes, at: int, count: int) -> list[str]:

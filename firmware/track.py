@@ -58,12 +58,12 @@ class Tracker:
         self._places = np.zeros(places, _TRACK)
         self._state = _Tracker()
         self._at = ctypes.addressof(self._state)
-        given = _c_settings(settings or TrackSettings())
+        given = _Settings(*q15_settings(settings or TrackSettings()))
         check(self._lib.tess_tracker_init(self._at, self._places.ctypes.data, places, ctypes.addressof(given)))
 
     def set(self, settings: TrackSettings) -> None:
         """Tracks, line and counts stay."""
-        given = _c_settings(settings)
+        given = _Settings(*q15_settings(settings))
         check(self._lib.tess_tracker_set(self._at, ctypes.addressof(given)))
 
     def set_line(self, line: tuple[int, int, int, int] | None) -> None:
@@ -93,6 +93,7 @@ class Tracker:
         return self._state.to_right, self._state.to_left
 
 
-def _c_settings(settings: TrackSettings) -> _Settings:
+def q15_settings(settings: TrackSettings) -> tuple[int, ...]:
+    """The fields of tess_track_settings_t."""
     shares = [min(max(round(32768 * share), 0), 32768) for share in (settings.high, settings.low, settings.min_iou)]
-    return _Settings(*shares, settings.min_hits, settings.max_missed)
+    return (*shares, settings.min_hits, settings.max_missed)

@@ -31,6 +31,14 @@ def ap_grouped(hits: Sequence[int], misses: Sequence[int], n_objects: int) -> in
     return (area + n_objects // 2) // n_objects
 
 
+def q4_corners(truth: GroundTruth) -> np.ndarray:
+    """Corners of the truth in 1/16 pixel of the picture, halves up: int64 (n, 4). Raises MetricsError unless they are xyxy."""
+    corners = np.floor(truth.boxes.astype(np.float64) * Q4 + 0.5).astype(np.int64)
+    if (corners[:, 2:] < corners[:, :2]).any():
+        raise MetricsError("truth has a box that ends before it starts; boxes are xyxy")
+    return corners
+
+
 def place_truth(truth: GroundTruth, size: tuple[int, int], content: tuple[int, int]) -> np.ndarray:
     """Truth in the network's frame, int32 (n, 6): x1, y1, x2, y2 in 1/16 pixel, label, ignore.
 
@@ -38,9 +46,7 @@ def place_truth(truth: GroundTruth, size: tuple[int, int], content: tuple[int, i
     Corners are rounded to 1/16 pixel of the picture, then of the frame, halves up, clipped to the content.
     """
     size_of, content_of = (np.array([side[0], side[1]] * 2, np.int64) for side in (size, content))
-    corners = np.floor(truth.boxes.astype(np.float64) * Q4 + 0.5).astype(np.int64)
-    if (corners[:, 2:] < corners[:, :2]).any():
-        raise MetricsError("truth has a box that ends before it starts; boxes are xyxy")
+    corners = q4_corners(truth)
     limit = Q4 * content_of
     placed = np.minimum((2 * np.maximum(corners, 0) * content_of + size_of) // (2 * size_of), limit)
     placed[:, :2] = np.minimum(placed[:, :2], limit[:2] - 1)

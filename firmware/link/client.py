@@ -1,6 +1,7 @@
 """What a host asks of a device over the link: who it is, pictures, its self-test, a new model. SPEC.md sections 8.3 to 8.5.
 
-Every request is a pure function of what it sends, so after a lost session it is simply made again.
+Every request here is a pure function of what it sends, so after a lost session it is simply made again. What a device keeps from
+picture to picture is asked for by counting.py and following.py.
 """
 
 import struct
@@ -8,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,7 +23,7 @@ LETTERBOX_VERSION = 1
 NETWORK_ROWS = 255  # RUN's format beside enum tess_format
 UNITS = (None, "instructions", "cycles")
 _RESULT = struct.Struct("<HhHHQQIIII")
-_INFO = struct.Struct("<HHhBBIIIIIHHII16sIIHH8I")
+_INFO = struct.Struct("<HHhBBIIIIIHHII16sIIHH8IIHH")
 _PULL = struct.Struct("<HHHHHH")
 _COUNTERS = ("received", "damaged", "foreign", "duplicate", "refused", "sent", "repeated", "sessions")
 _STATUS = {
@@ -33,6 +34,10 @@ _STATUS = {
     -68: "a line of the picture is longer than the device's line buffer",
     -69: "there is no model on the device",
     -70: "the model has more nodes than the device has counters",
+    -71: "the device has no room to count this model's average precision",
+    -72: "more objects in a picture than the device has room for",
+    -73: "the device expects another picture",
+    -74: "the device no longer holds that picture's boxes",
 }
 
 T = TypeVar("T")
@@ -47,12 +52,20 @@ class Kind(IntEnum):
     SELFTEST = 19
     LOAD = 20
     CHUNK = 21
+    FOUND = 22
+    SCORE = 23
+    TRUTH = 24
+    TELL = 25
+    TRACK = 26
     INFO = 32
     PULL = 33
     HEADS = 34
     BOXES = 35
     PROFILE = 36
     RESULT = 37
+    SCORED = 38
+    PRECISION = 39
+    IDS = 40
 
 
 class RequestFailed(LinkError):
@@ -94,6 +107,8 @@ class DeviceFacts:
     model_room: int  # of a place for loaded models, 0 without
     max_boxes: int
     n_profile: int
+    precision_words: int  # of 4 B, to count average precision in
+    tracks: int  # objects that can be followed at a time
     format_version: int
     isa: int
     counters: dict[str, int]
@@ -112,6 +127,14 @@ class Answer:
     pulls: int
     repeats: int  # frames that either side had to send again
     profile: np.ndarray  # uint64 (n,) counts by node; empty unless built for it
+    found: "Found"  # how to speak of the boxes to the device that found them
+
+
+class Found(NamedTuple):
+    """The boxes of one picture, by the session and the request in which the device found them."""
+
+    session: int
+    request: int
 
 
 def identify(model: bytes) -> Identity:
@@ -141,7 +164,7 @@ class Client:
         self._expected = None
         if expected is not None:
             self._expected = identify(expected)
-        return self._persist("connecting", self._introduce)
+        return self.persist("connecting", self._introduce)
 
     def run(
         self, picture: np.ndarray, pixels: int, content: tuple[int, int], header: TessHeader, raw: bool, boxes: bool
@@ -149,17 +172,17 @@ class Client:
         """Run uint8 (h, w, bytes a pixel). `pixels` is enum tess_format or NETWORK_ROWS, for which `content` (w, h) counts."""
         size = content if pixels == NETWORK_ROWS else (picture.shape[1], picture.shape[0])
         fields = struct.pack("<BBHH", pixels, raw | boxes << 1, *size)
-        return self._persist("a picture", lambda: _Run(self, picture, header).answer(fields, raw))
+        return self.persist("a picture", lambda: _Run(self, picture, header).answer(fields, raw))
 
     def selftest(self) -> int:
         """Run the model's own test picture; what it cost. Raises RequestFailed when the outputs are not the compiler's."""
-        return self._persist("the self-test", lambda: self._result(self._ask(Kind.SELFTEST))[4])
+        return self.persist("the self-test", lambda: self._result(self.ask(Kind.SELFTEST))[4])
 
     def load(self, model: bytes, progress: Callable[[int], None] | None = None) -> DeviceFacts:
         """Give the device another model; the one it has stays in use until the new one was opened there."""
         read_header(model)
         self._expected = None
-        self._persist("loading a model", lambda: self._load(model, progress))
+        self.persist("loading a model", lambda: self._load(model, progress))
         return self.connect(model)
 
     def raise_baud(self, rate: int) -> bool:
@@ -172,8 +195,8 @@ class Client:
 
     # -- sessions --
 
-    def _persist(self, what: str, request: Callable[[], T]) -> T:
-        """Do it; when the session is lost, begin another one and do it again."""
+    def persist(self, what: str, request: Callable[[], T]) -> T:
+        """Do it; when the session is lost, begin another one and do it again. `what` is for people."""
         for attempt in range(RESTARTS + 1):
             try:
                 if attempt or self.welcome is None or self.session.welcome is None:
@@ -225,27 +248,34 @@ class Client:
 
     # -- requests --
 
-    def _ask(self, kind: Kind, fields: bytes = b"") -> int:
+    def ask(self, kind: Kind, fields: bytes = b"") -> int:
+        """Send a request; its number."""
+        request = self.next_request()
+        self.session.send(kind, request.to_bytes(2, "little") + fields)
+        return request
+
+    def next_request(self) -> int:
+        """A number that no request had lately."""
         self._request = (self._request + 1) & 0xFFFF
-        self.session.send(kind, self._request.to_bytes(2, "little") + fields)
         return self._request
 
-    def _receive(self, kind: Kind, request: int, size: int) -> bytes:
+    def receive(self, kind: Kind, request: int, size: int) -> bytes:
+        """An answer to it, of at least `size` bytes. Raises LinkError for anything else."""
         message = self.session.receive()
         if message.type != kind or len(message.payload) < size or message.payload[:2] != request.to_bytes(2, "little"):
             raise _broken(self.port, message)
         return message.payload
 
     def _result(self, request: int) -> tuple[int, ...]:
-        fields = _RESULT.unpack_from(self._receive(Kind.RESULT, request, _RESULT.size))
+        fields = _RESULT.unpack_from(self.receive(Kind.RESULT, request, _RESULT.size))
         if fields[1] < 0:
             raise RequestFailed(self.port.name, fields[1])
         return fields
 
     def _info(self) -> DeviceFacts:
-        payload = self._receive(Kind.INFO, self._ask(Kind.ASK), _INFO.size)
+        payload = self.receive(Kind.INFO, self.ask(Kind.ASK), _INFO.size)
         (_, version, status, unit, caches, clock, memory, needed, line, room, boxes, profile, size, crc, sha, classes, preprocess,
-         isa, place, *counters) = _INFO.unpack_from(payload)  # fmt: skip
+         isa, place, *rest) = _INFO.unpack_from(payload)  # fmt: skip
         texts = [text.decode(errors="replace") for text in payload[_INFO.size :].split(b"\0")]
         if len(texts) < 4 or unit >= len(UNITS):
             raise LinkError(f"{self.port.name}: the device's answer makes no sense: flash the firmware of this release")
@@ -254,7 +284,7 @@ class Client:
             board=texts[0], firmware=texts[1], compiler=texts[2], model=texts[3], identity=identity, status=status, place=place,
             unit=UNITS[unit], caches=caches, clock_hz=clock or None, memory=memory, needed=needed, line_bytes=line,
             model_room=room, max_boxes=boxes, n_profile=profile, format_version=version, isa=isa,
-            counters=dict(zip(_COUNTERS, counters, strict=True)),
+            counters=dict(zip(_COUNTERS, rest, strict=False)), precision_words=rest[8], tracks=rest[9],
         )  # fmt: skip
 
     def _load(self, model: bytes, progress: Callable[[int], None] | None) -> None:
@@ -263,7 +293,7 @@ class Client:
             raise LinkError(
                 f"{self.port.name}: the model has {len(model):,} B, a place for loaded models {self.facts.model_room:,} B"
             )
-        request = self._ask(Kind.LOAD, struct.pack("<HI", 0, len(model)))
+        request = self.ask(Kind.LOAD, struct.pack("<HI", 0, len(model)))
         self._result(request)
         part = (self.welcome.payload - 4) // 32 * 32
         for offset in range(0, len(model), part):
@@ -289,7 +319,7 @@ class _Run:
 
     def answer(self, fields: bytes, raw: bool) -> Answer:
         repeats = self._repeats()
-        request = self.client._ask(Kind.RUN, fields)
+        request = self.client.ask(Kind.RUN, fields)
         result = None
         while result is None:
             while self._rows and self.session.room and not self.session.pending:
@@ -310,7 +340,8 @@ class _Run:
         if (raw and checksum != output_checksum(heads, tuple(heads))) or len(boxes) != 12 * n_boxes:
             raise LinkError(f"{self.port.name}: results were damaged on their way")
         profile = np.frombuffer(b"".join(self._profile), "<u8")
-        return Answer(heads, _boxes(boxes), run, detect, stack, touched, pulls, self._repeats() - repeats, profile)
+        found = Found(self.session.number, request)
+        return Answer(heads, _boxes(boxes), run, detect, stack, touched, pulls, self._repeats() - repeats, profile, found)
 
     def _repeats(self) -> int:
         return self.session.counters.repeated + self.session.counters.duplicate

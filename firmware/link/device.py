@@ -9,7 +9,7 @@ from firmware.compiler.preprocess import content_size, letterbox
 from firmware.device import DetectRecord, Device, DeviceInfo, RunRecord
 from firmware.emulator import DeviceError, Flags, picture_format
 from firmware.header import TessHeader, load_tess, read_header
-from firmware.link.client import NETWORK_ROWS, Answer, Client
+from firmware.link.client import NETWORK_ROWS, Answer, Client, Found
 from firmware.link.ports import open_port
 from firmware.link.session import LinkError, Timing
 
@@ -27,6 +27,7 @@ class LinkDevice(Device):
         self.client = client
         self.header = header
         self._size = size
+        self.found: Found | None = None  # how to speak of the last picture's boxes to the device
         self._stack: int | None = None
         self._touched: int | None = None
 
@@ -82,6 +83,7 @@ class LinkDevice(Device):
 
     def _run(self, picture: np.ndarray, pixels: int, content: tuple[int, int], raw: bool, boxes: bool) -> Answer:
         answer = self.client.run(picture, pixels, content, self.header, raw, boxes)
+        self.found = answer.found if boxes else None
         self._stack = max(self._stack or 0, answer.stack) or None
         self._touched = max(self._touched or 0, answer.touched)
         return answer

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 MOST_PAYLOAD = 4096  # of a frame that this end takes
 _HEADER = struct.Struct("<BBHHBBIIH")
 _CRC16, _CRC32 = struct.Struct("<H"), struct.Struct("<I")

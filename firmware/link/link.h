@@ -16,7 +16,9 @@
 #include "link_session.h"
 #include "link_store.h"
 #include "tess.h"
+#include "tess_ap.h"
 #include "tess_letterbox.h"
+#include "tess_track.h"
 
 enum link_unit {
     LINK_UNCOUNTED = 0,
@@ -63,6 +65,14 @@ typedef struct link_config {
     uint16_t line_bytes;
     uint8_t *line;
 
+    // Room to count average precision in: a word for each counter (tess_ap_counters) and half a word a score level. 0: none.
+    uint32_t *counters;
+    uint32_t n_counters;
+
+    // Objects that can be followed at a time. 0: none.
+    tess_track_t *tracks;
+    uint16_t n_tracks;
+
     // Optional, NULL: places for loaded models, a stopwatch, the stack's paint.
     const link_store_t *store;
     const link_meter_t *meter;
@@ -82,12 +92,20 @@ enum link_message_type {
     LINK_SELFTEST = 19, // host: run the model's own picture
     LINK_LOAD = 20,     // host: a new model of this size follows
     LINK_CHUNK = 21,    // host: a part of it
+    LINK_FOUND = 22,    // host: boxes of an earlier picture, to be taken for the last one's
+    LINK_SCORE = 23,    // host: count the last picture's boxes; its truth follows
+    LINK_TRUTH = 24,    // host: true objects
+    LINK_TELL = 25,     // host: tell me the average precision
+    LINK_TRACK = 26,    // host: follow the last picture's boxes
     LINK_INFO = 32,     // device: who I am
     LINK_PULL = 33,     // device: I need these rows
     LINK_HEADS = 34,    // device: parts of head maps
     LINK_BOXES = 35,    // device: objects
     LINK_PROFILE = 36,  // device: counts by node
     LINK_RESULT = 37,   // device: how a request ended
+    LINK_SCORED = 38,   // device: how many pictures are counted
+    LINK_PRECISION = 39, // device: average precision by class
+    LINK_IDS = 40,      // device: who is who in the last picture
 };
 
 enum link_run_flags {
@@ -106,6 +124,10 @@ enum link_status {
     LINK_ERR_LINE = -68,       // a line of the picture is longer than the line buffer
     LINK_ERR_NO_MODEL = -69,   // there is no model on this device
     LINK_ERR_PROFILE = -70,    // the model has more nodes than there are counters
+    LINK_ERR_COUNTERS = -71,   // no room to count this model's average precision
+    LINK_ERR_OBJECTS = -72,    // more objects than there is room for
+    LINK_ERR_ORDER = -73,      // not the next picture of what is counted or followed here
+    LINK_ERR_FOUND = -74,      // the boxes of that picture are not, or no longer, here
 };
 
 // The server's state. The caller owns it; fields are private.
@@ -135,6 +157,23 @@ typedef struct link_server {
         uint8_t *payload;       // NULL: no buffer is reserved
         size_t size;
     } heads;
+    struct {                    // what config->boxes holds
+        uint32_t session;       // 0: nothing
+        uint16_t run;           // the request that found them
+        uint16_t count;
+    } found;
+    struct {                    // average precision so far
+        uint32_t id;            // of the evaluation; 0: none
+        uint32_t pictures;
+        tess_ap_t ap;
+    } score;
+    struct {                    // who is followed
+        uint32_t id;            // of the stream of pictures; 0: none
+        uint32_t pictures;
+        tess_tracker_t tracker;
+        uint16_t count;         // of the last picture's ids
+        uint8_t held;           // they are still in the work memory
+    } follow;
     uint32_t line_held;         // number of the line in the line buffer
     uint32_t line_size;
 } link_server_t;

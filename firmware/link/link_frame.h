@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 // Version of the link. Header and meaning of HELLO, WELCOME, LOST and AWAKE stay the same in every version.
-#define LINK_VERSION 1
+#define LINK_VERSION 2
 
 // Most payload bytes of a frame. Costs (2 * LINK_WINDOW + 2) times itself in RAM.
 #ifndef LINK_PAYLOAD

@@ -348,6 +348,8 @@ static int send_boxes(link_server_t *server, uint16_t count) {
 static uint32_t prepare_run(link_server_t *server) {
     const link_config_t *config = server->config;
     uint32_t pattern = server->runs++ & 1 ? ~PAINT : PAINT;
+    server->found.session = 0;
+    server->follow.held = 0;
     tess_watch_paint(config->memory, config->memory_size, pattern);
     if (server->status == 0) {
         server->status = tess_open(&server->tess, server->model, server->model_size, config->memory, config->memory_size);
@@ -389,6 +391,9 @@ static int detect(link_server_t *server, link_result_t *result) {
     int count = tess_detect(&server->tess, server->config->boxes, server->config->max_boxes);
     result->detect = meter_stop(server);
     result->boxes = (uint16_t)(count < 0 ? 0 : count);
+    server->found.session = count < 0 ? 0 : server->link.session;
+    server->found.run = server->run.id;
+    server->found.count = result->boxes;
     return count < 0 ? count : 0;
 }
 

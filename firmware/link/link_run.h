@@ -21,6 +21,15 @@ int link_serve_selftest(link_server_t *server, uint16_t request);
 int link_serve_load(link_server_t *server, uint16_t request, uint32_t size);
 int link_serve_info(link_server_t *server, uint16_t request);
 
+// What becomes of the boxes of the last picture: link_found.c, link_score.c, link_follow.c.
+int link_serve_found(link_server_t *server, const link_message_t *message);
+int link_serve_score(link_server_t *server, const link_message_t *message);
+int link_serve_tell(link_server_t *server, const link_message_t *message);
+int link_serve_track(link_server_t *server, const link_message_t *message);
+
+// Says whether config->boxes holds what request `run` of this session found: 0 or LINK_ERR_FOUND.
+int link_found(const link_server_t *server, uint16_t run);
+
 // Sends RESULT.
 int link_send_result(link_server_t *server, uint16_t request, const link_result_t *result);
 

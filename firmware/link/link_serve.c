@@ -1,12 +1,12 @@
 /*
- * Requests of the host: who are you, run, test yourself, take a new model. SPEC.md sections 8.3 to 8.5.
+ * Requests of the host: who are you, run, test yourself, take a new model. SPEC.md sections 8.3 to 8.6.
  */
 #include <string.h>
 
 #include "link_run.h"
 #include "tess_format.h"
 
-enum { RESULT_SIZE = 40, INFO_FIXED = 100, MOST_TEXT = 79, LETTERBOX_VERSION = 1, CHUNK_AT = 4 };
+enum { RESULT_SIZE = 40, INFO_FIXED = 108, MOST_TEXT = 79, LETTERBOX_VERSION = 1, CHUNK_AT = 4 };
 TESS_STATIC_ASSERT(info_fits, LINK_PAYLOAD >= INFO_FIXED + 4 * (MOST_TEXT + 1));
 TESS_STATIC_ASSERT(chunks_are_units, LINK_PAYLOAD % LINK_STORE_UNIT == 0);
 
@@ -22,6 +22,7 @@ static int use(link_server_t *server, const uint8_t *model, size_t size, int pla
     server->model = model;
     server->model_size = (uint32_t)size;
     server->place = place;
+    server->found.session = server->score.id = server->follow.id = 0; // they were another model's
     server->status = model ? open_at(server, model, size) : LINK_ERR_NO_MODEL;
     return server->status;
 }
@@ -136,6 +137,8 @@ int link_serve_info(link_server_t *server, uint16_t request) {
         put_model(server, payload);
     }
     put_counters(&server->link.counters, payload + 68);
+    link_put32(payload + 100, config->n_counters);
+    link_put16(payload + 104, config->n_tracks);
     uint8_t *end = put_text(payload + INFO_FIXED, config->board);
     end = put_text(end, config->firmware);
     end = put_text(end, config->compiler);
@@ -239,6 +242,10 @@ static int dispatch(link_server_t *server, const link_message_t *message) {
     case LINK_ASK:
     case LINK_SELFTEST: return answer(server, message, 0);
     case LINK_LOAD: return answer(server, message, 6);
+    case LINK_FOUND: return link_serve_found(server, message);
+    case LINK_SCORE: return link_serve_score(server, message);
+    case LINK_TELL: return link_serve_tell(server, message);
+    case LINK_TRACK: return link_serve_track(server, message);
     case LINK_ROWS: link_release(&server->link); return 0; // of a run that needed no more
     default: return link_refuse(&server->link);
     }

@@ -204,6 +204,11 @@ class Session:
     # -- messages --
 
     @property
+    def number(self) -> int:
+        """Of the session, 0: none."""
+        return self._number
+
+    @property
     def room(self) -> bool:
         """Whether `send` would not wait."""
         return len(self._unacknowledged) < min(self._credit, WINDOW)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,14 @@ import pytest
 
 from detection.journal import Journal, JournalError, fresh_folder
 from detection.latency import latency_csv, percentile, summary
+from detection.pictures import load_picture
+from firmware.compiler.decode import to_original
 from firmware.device import DetectRecord, DeviceInfo
+from firmware.host import HostModel
+from firmware.link.client import Client, Found
+from firmware.link.counting import Counting, Truth
 from firmware.profile import node_costs
+from tests.datasets.dataset_files import write_image, write_text
 from tests.detection.small_export import build, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +31,24 @@ HEAD = {"model_sha256": "00", "board": "host"}
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "small", build())
+    run = write_run(tmp_path_factory.mktemp("runs") / "small", build())
+    write_believed(run)
+    return run
+
+
+def write_believed(run: Path) -> None:
+    """Replace data.yaml's scenes by pictures in which some of what the network finds is true, so that its AP is a number."""
+    model, rng = HostModel((run / "export" / "model.tess").read_bytes()), np.random.default_rng(1)
+    for number in range(6):
+        write_image(run / f"images/val/{number}.png", 60, 40, seed=number)
+        boxes = model.detect(load_picture(run / f"images/val/{number}.png").image)
+        corners = to_original(boxes, model.content, (60, 40))[0] / (60, 40, 60, 40)
+        centres, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+        fields = zip(boxes[:, 5], *centres.T, *sides.T, strict=True)
+        lines = [" ".join(map(str, field)) + "\n" for field in fields if rng.random() < 0.4]
+        write_text(run / f"labels/val/{number}.txt", "".join(lines))
+    names = "names: [circle, square, triangle]"
+    (run / "data.yaml").write_text(f"path: .\nformat: yolo\ntrain: images/val\nval: images/val\n{names}\n")
 
 
 def record(seed: int) -> DetectRecord:
@@ -99,6 +123,9 @@ def test_killed_on_either_side_and_gone_on(run_folder: Path, tmp_path: Path, mon
     assert board["name"] == "board:host" and board["bytes"]["equal"] and board["bytes"]["compared"] == 6
     assert board["values"] == clean["results"][0]["values"]
     assert clean["latency"]["pictures"] == 6 and clean["latency"]["unit"] is None
+    counted = clean["device_ap"]
+    assert counted["pictures"] == 6 and len(counted["by_class_q30"]) == 3 and 0 < counted["ap50_q30"] < 1 << 30
+    assert abs(counted["ap50_q30"] / (1 << 30) - board["values"]["voc_ap50_area"] - counted["minus_sorted"]) < 1e-6
 
     from firmware.link.ports import HostPort
 
@@ -126,10 +153,31 @@ def test_killed_on_either_side_and_gone_on(run_folder: Path, tmp_path: Path, mon
     tool.send_signal(signal.SIGKILL)
     tool.wait()
     again = evaluate(monkeypatch, run_folder, folder)
+    assert again["device_ap"] == counted  # a device that starts anew, and of some pictures only the journal's boxes
     for found, expected in zip(again["results"], clean["results"], strict=True):
         assert {**found, "images_per_second": 0} == {**expected, "images_per_second": 0}
     assert _results(journal) == _results(tmp_path / "clean" / "journal.jsonl")
     assert len((folder / "latency.csv").read_text().splitlines()) == 7
+
+
+def test_a_device_that_counts_otherwise_is_an_error(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Counting.add
+
+    def ignoring(counting: Counting, boxes: np.ndarray, truth: Truth, found: Found | None) -> None:
+        send(counting, boxes, truth._replace(ignore=~truth.ignore), found)
+
+    monkeypatch.setattr(Counting, "add", ignoring)
+    with pytest.raises(ValueError, match=r"AP50 is None / 2\^30 on the device and \d+ here: please report this; complete in"):
+        evaluate(monkeypatch, run_folder, tmp_path / "other")
+
+
+def test_a_device_without_room_to_count_says_so(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = Client._info
+    monkeypatch.setattr(Client, "_info", lambda self: replace(info(self), precision_words=10))
+    assert evaluate(monkeypatch, run_folder, tmp_path / "none")["device_ap"] is None
+    assert "the device has 40 B for counters of average precision, the model needs" in capsys.readouterr().out
 
 
 def _results(journal: Path) -> list[dict]:

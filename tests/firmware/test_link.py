@@ -195,14 +195,14 @@ def test_another_version_is_named() -> None:
     class NextVersion(SimulatedPort):
         def read(self, timeout: float) -> bytes:
             for frame in self.parser.feed(super().read(timeout)):
-                return encode(frame._replace(version=2))
+                return encode(frame._replace(version=3))
             return b""
 
     from firmware.link.frame import Parser
 
     port = NextVersion(MODELS["stream"])
     port.parser = Parser()
-    with pytest.raises(LinkError, match="speaks version 2 of the link, this tool version 1: flash the firmware"):
+    with pytest.raises(LinkError, match="speaks version 3 of the link, this tool version 2: flash the firmware"):
         Client(port).connect()
     port.close()
 
@@ -251,7 +251,7 @@ def test_a_host_that_breaks_a_rule_loses_the_session_only(name: str) -> None:
 def test_pictures_that_cannot_be(fields: tuple[int, ...], status: int) -> None:
     port, client = connected(MODELS["stream"])
     with pytest.raises(RequestFailed) as caught:
-        client._result(client._ask(Kind.RUN, struct.pack("<BBHH", *fields)))
+        client._result(client.ask(Kind.RUN, struct.pack("<BBHH", *fields)))
     assert caught.value.status == status
     assert_equal(run(client, FRAMES[0], MODELS["stream"]), MODELS["stream"], FRAMES[0])
     port.close()
@@ -368,7 +368,7 @@ def test_models_that_do_not_fit_leave_the_old_one() -> None:
     with pytest.raises(LinkError, match=r"the model has [\d,]+ B, a place for loaded models 16,352 B"):
         client._load(big, None)
     with pytest.raises(RequestFailed) as caught:
-        client._result(client._ask(Kind.LOAD, struct.pack("<HI", 0, 1 << 31)))
+        client._result(client.ask(Kind.LOAD, struct.pack("<HI", 0, 1 << 31)))
     assert caught.value.status == -65
     damaged = bytearray(MODELS["least"])
     damaged[-20] ^= 1

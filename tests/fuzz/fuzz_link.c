@@ -18,7 +18,7 @@
 int LLVMFuzzerInitialize(int *count, char ***arguments);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { PLACE = 4096, LINE = 96, BOXES = 6, MEMORY = 1 << 15, MOST_STEPS = 400, SESSION = 7, BOOT = 9 };
+enum { PLACE = 4096, LINE = 96, BOXES = 6, TRACKS = 3, COUNTERS = 4096, MEMORY = 1 << 15, MOST_STEPS = 400, SESSION = 7, BOOT = 9 };
 static const char model_path[] = "tests/fuzz/corpus/tess/seed-decoder-strips.tess";
 
 static uint8_t *model;
@@ -120,14 +120,38 @@ static void chunk(void) {
     frame(LINK_CHUNK, host.server->link.rx_next, payload, 4 + length);
 }
 
+// boxes, truth and what is asked of them, with numbers that a friendly host would use, or not
+static void after(void) {
+    uint8_t payload[LINK_PAYLOAD] = {0};
+    uint8_t kind = take() % 5, count = take() % 8;
+    uint16_t run = (uint16_t)(host.server->found.run + take() % 3 / 2);
+    uint32_t number = take() % 4;
+    static const uint8_t types[] = {LINK_FOUND, LINK_SCORE, LINK_TRUTH, LINK_TELL, LINK_TRACK};
+    const size_t sizes[] = {4 + 12u * count, 22, 2 + 20u * count, 8, 30};
+    for (size_t i = 4; i < sizes[kind]; i++) {
+        payload[i] = take();
+    }
+    link_put16(payload, kind == 0 ? run : 1);
+    link_put16(payload + 2, kind == 0 ? number / 2 * host.server->found.count : run);
+    if (kind != 0 && kind != 2) {
+        link_put32(payload + 4, 1 + count / 7u);
+        link_put32(payload + 8, number);
+    }
+    if (kind == 1) {
+        link_put16(payload + 20, count);
+    }
+    frame(types[kind], host.server->link.rx_next, payload, sizes[kind]);
+}
+
 static void next(void) {
-    switch (take() % 8) {
+    switch (take() % 9) {
     case 0: raw_bytes(); break;
     case 1: any_frame(); break;
     case 2: frame(LINK_HELLO, 0, NULL, 0); break;
     case 3: frame(LINK_POLL, 0, NULL, 0); break;
     case 4: request(); break;
     case 5: chunk(); break;
+    case 8: after(); break;
     default: rows(); break;
     }
 }
@@ -188,6 +212,8 @@ int LLVMFuzzerInitialize(int *count, char ***arguments) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *memory = exactly(MEMORY + 2 * TESS_WATCH_GUARD), *line = exactly(LINE), *places = exactly(2 * PLACE * 4);
     tess_box_t *boxes = exactly(BOXES * sizeof(*boxes));
+    tess_track_t *tracks = exactly(TRACKS * sizeof(*tracks));
+    uint32_t *counters = exactly(COUNTERS * sizeof(*counters));
     uint8_t *edges[3] = {places, places + PLACE * 4, places + 2 * PLACE * 4};
     link_store_t store = {edges, {edges[0], edges[1]}, PLACE * 4, link_ram_erase, link_ram_write};
     link_config_t config = {
@@ -197,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         .model = model, .model_size = model_size,
         .memory = memory + TESS_WATCH_GUARD, .memory_size = MEMORY,
         .boxes = boxes, .max_boxes = BOXES, .line = line, .line_bytes = LINE,
-        .store = &store,
+        .counters = counters, .n_counters = COUNTERS, .tracks = tracks, .n_tracks = TRACKS, .store = &store,
     };
     memset(&host, 0, sizeof(host));
     host.script = data;
@@ -211,6 +237,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     require(host.server->runs == 0 || !tess_watch_broken(memory + TESS_WATCH_GUARD, MEMORY), "the guards of the work memory");
     free(host.server);
     free(boxes);
+    free(tracks);
+    free(counters);
     free(places);
     free(line);
     free(memory);

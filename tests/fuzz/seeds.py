@@ -81,14 +81,20 @@ def tflite_seeds() -> dict[str, bytes]:
 def link_seeds() -> dict[str, bytes]:
     """Scripts of fuzz_link.c by name: what a friendly host says."""
     request, chunk, rows, poll = 4, 5, 6, 3
-    ask, selftest, load, run = 0, 1, 2, 3
+    ask, selftest, load, run, after = 0, 1, 2, 3, 8
+    score = bytes((after, 1, 2, 0, 0, *bytes(8), 40, 0, 30, 0, 9, 0, 9, 0, 0, 0))
+    truth = bytes((after, 2, 2, 0, 0, *bytes(8), 99, 0, 0, 0, 99, 0, 0, 0, *bytes(22)))
+    tell = bytes((after, 3, 0, 0, 0, *bytes(4)))
+    track = bytes((after, 4, 0, 0, 0, *bytes(8), 0, 64, 0, 32, 0, 32, 2, 0, 3, 0, *bytes(8)))
+    found = bytes((after, 0, 2, 0, 0)) + bytes((8, 0, 8, 0, 80, 0, 80, 0, 0, 80, 0, 0)) * 2
     feed = bytes((rows, 255, 90, rows, 30, 200)) * 60
     return {
-        "network": bytes((request, run, 4, 3, 9, 9)) + feed,
+        "network": bytes((request, run, 4, 3, 8, 8)) + feed,
         "camera": bytes((request, run, 2, 3, 33, 20)) + feed,
         "questions": bytes((request, ask, request, selftest, poll, request, ask)),
         "load": bytes((request, load, 1)) + b"".join(bytes((chunk, part)) for part in range(12)) + bytes((request, selftest)),
-        "again": bytes((request, run, 5, 1, 9, 9)) + feed[:18] + bytes((2, request, run, 0, 2, 20, 20)) + feed,
+        "after": bytes((request, run, 4, 2, 8, 8)) + feed + score + truth + tell + track + found + track,
+        "again": bytes((request, run, 5, 1, 8, 8)) + feed[:18] + bytes((2, request, run, 0, 2, 20, 20)) + feed,
     }
 
 

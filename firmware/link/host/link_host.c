@@ -7,7 +7,7 @@
 #include "../../runtime/tess_watch.h"
 #include "link_host.h"
 
-enum { MOST_BOXES = 4096, LINE_BYTES = 65532, NO_MEMORY = -100 };
+enum { MOST_BOXES = 4096, LINE_BYTES = 65532, COUNTERS = 1 << 18, TRACKS = 64, NO_MEMORY = -100 };
 
 // aligned like the work memory of a chip, and filled with what a chip's RAM might hold
 static uint8_t *aligned(void **block, size_t size) {
@@ -20,8 +20,9 @@ static uint8_t *aligned(void **block, size_t size) {
 }
 
 int link_host_serve(const link_host_t *host) {
-    void *blocks[4] = {malloc(sizeof(link_server_t)), malloc(MOST_BOXES * sizeof(tess_box_t)), malloc(LINE_BYTES), NULL};
-    uint8_t *memory = aligned(&blocks[3], host->memory_size + 2 * TESS_WATCH_GUARD);
+    void *blocks[] = {malloc(sizeof(link_server_t)), malloc(MOST_BOXES * sizeof(tess_box_t)), malloc(LINE_BYTES),
+        malloc(COUNTERS * sizeof(uint32_t)), malloc(TRACKS * sizeof(tess_track_t)), NULL};
+    uint8_t *memory = aligned(&blocks[5], host->memory_size + 2 * TESS_WATCH_GUARD);
     uint8_t *edges[3] = {host->store, host->store + host->place_size, host->store + 2 * (size_t)host->place_size};
     link_store_t store = {
         .ctx = edges,
@@ -44,10 +45,17 @@ int link_host_serve(const link_host_t *host) {
         .max_boxes = MOST_BOXES,
         .line_bytes = LINE_BYTES,
         .line = blocks[2],
+        .counters = blocks[3],
+        .n_counters = COUNTERS,
+        .tracks = blocks[4],
+        .n_tracks = TRACKS,
         .store = host->store ? &store : NULL,
     };
-    int err = blocks[0] && blocks[1] && blocks[2] && memory ? link_serve(blocks[0], &config) : NO_MEMORY;
-    for (int i = 0; i < 4; i++) {
+    int err = NO_MEMORY;
+    if (blocks[0] && blocks[1] && blocks[2] && blocks[3] && blocks[4] && memory) {
+        err = link_serve(blocks[0], &config);
+    }
+    for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++) {
         free(blocks[i]);
     }
     return err;

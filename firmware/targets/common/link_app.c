@@ -10,15 +10,19 @@
 extern const uint8_t app_model[], app_model_end[];
 extern uint8_t app_arena[], app_arena_end[];
 extern tess_box_t app_boxes[], app_boxes_end[];
+extern uint32_t app_counters[], app_counters_end[];
 extern uint64_t app_profile[], app_profile_end[];
 extern uint8_t app_places[], app_places_middle[], app_places_end[];
 
 // Neither cleared nor written by the start-up code: tells one start from another.
 static uint32_t starts __attribute__((section(".noinit")));
 
+enum { TRACKS = 64 };
+
 static link_server_t server;
 static meter_t meter;
 static uint8_t line[APP_LINE_BYTES];
+static tess_track_t tracks[TRACKS];
 
 /// Serial line ///
 
@@ -86,6 +90,10 @@ int main(void) {
         .max_boxes = (uint16_t)(app_boxes_end - app_boxes),
         .line = line,
         .line_bytes = sizeof(line),
+        .counters = app_counters,
+        .n_counters = (uint32_t)(app_counters_end - app_counters),
+        .tracks = tracks,
+        .n_tracks = TRACKS,
         .store = store.size > 0 ? &store : NULL,
         .meter = &stopwatch,
         .stack_paint = stack_paint,

@@ -1,6 +1,6 @@
 /* What depends on the model: itself, executed in place; the runtime's work memory between two guards that nobody may
- * touch; room for the boxes it may find (12 bytes each), two places for models that come over the link, and, in a profiling
- * build, one counter a node (8 bytes each).
+ * touch; room for the boxes it may find (12 bytes each), counters of average precision (4 bytes each), two places for models that
+ * come over the link, and, in a profiling build, one counter a node (8 bytes each).
  */
     .syntax unified
 
@@ -30,6 +30,13 @@ app_profile_end:
 app_boxes:
     .space 12 * APP_MAX_BOXES
 app_boxes_end:
+
+    .section .counters, "aw", %nobits
+    .balign 4
+    .global app_counters, app_counters_end
+app_counters:
+    .space 4 * APP_COUNTERS
+app_counters_end:
 
     .section .noinit.app_places, "aw", %nobits
     .balign 32
