@@ -81,7 +81,8 @@ class Image:
     stack: int  # reserved
     arena: int  # work memory of the runtime
     counters: int  # of average precision
-    noinit: int  # places for loaded models, and what outlives a reset
+    noinit: int  # places for loaded models in RAM, and what outlives a reset
+    flash_places: int  # places for loaded models in flash
     dma: int  # written by the serial line
     regions: tuple[tuple[str, int, int], ...]  # of the linker's map: name, bytes used, bytes
 
@@ -103,8 +104,9 @@ class Image:
             ("RAM", "stack, reserved", self.stack),
             ("RAM", "work memory", self.arena),
             *([("RAM", "average precision", self.counters)] if self.counters else []),
-            *([("RAM", "loaded models", self.noinit)] if self.noinit else []),
+            *([("RAM", "kept over a reset", self.noinit)] if self.noinit else []),
             *([("RAM", "received bytes", self.dma)] if self.dma else []),
+            *([("flash", "loaded models", self.flash_places)] if self.flash_places else []),
         ]
         rows += [(name, f"used of {size:,}", used) for name, used, size in self.regions]
         return "\n".join(f"{where:<6} {what:<24} {size:>11,} B" for where, what, size in rows)
@@ -344,7 +346,8 @@ def _over_budget(message: str, chip: Target, model: int, storage: _Storage) -> B
 
 _SECTIONS = {
     "text": (".text",), "model": (".model",), "data": (".data",), "bss": (".bss",), "stack": (".stack",),
-    "arena": (".arena", ".arena_large"), "counters": (".counters",), "noinit": (".noinit", ".places"), "dma": (".dma",),
+    "arena": (".arena", ".arena_large"), "counters": (".counters",), "noinit": (".noinit", ".places"),
+    "flash_places": (".flash_places",), "dma": (".dma",),
 }  # fmt: skip
 
 

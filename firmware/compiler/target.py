@@ -28,7 +28,7 @@ class Firmware:
     icount_shift: int = 0  # qemu-system-arm -icount shift=: an instruction takes 2^shift ns
     family: str = ""  # folder in firmware/targets that boards of a kind share
     large_ram: int = 0  # of `sram`, a memory of its own for work memory that does not fit beside stack and data
-    model_place: int = 0  # bytes of RAM for each of the two places of models that come over the link; 0: none
+    model_place: int = 0  # bytes of each of the two places for models that come over the link; 0: none
     link_memory: int = 0  # least work memory of firmware that serves the link, for models that are loaded
 
 

@@ -13,11 +13,17 @@ uint32_t link_store_room(const link_store_t *store) {
     return store ? store->size - LINK_STORE_RECORD : 0;
 }
 
+static int readable(const link_store_t *store, int place, uint32_t offset, uint32_t size) {
+    return !store->readable || store->readable(store->ctx, place, offset, size);
+}
+
 link_stored_t link_store_look(const link_store_t *store, int place) {
-    const uint8_t *record = store->place[place] + link_store_room(store);
+    uint32_t room = link_store_room(store);
+    const uint8_t *record = store->place[place] + room;
     link_stored_t stored = {0, 0};
-    if (memcmp(record, magic, sizeof(magic)) == 0 && link_get32(record + 12) == tess_crc32(record, 12)
-            && link_get32(record + 8) <= link_store_room(store)) {
+    if (readable(store, place, room, LINK_STORE_RECORD) && memcmp(record, magic, sizeof(magic)) == 0
+            && link_get32(record + 12) == tess_crc32(record, 12) && link_get32(record + 8) <= room
+            && readable(store, place, 0, link_get32(record + 8))) {
         stored.sequence = link_get32(record + 4);
         stored.size = link_get32(record + 8);
     }

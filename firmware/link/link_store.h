@@ -28,6 +28,10 @@ typedef struct link_store {
 
     // Writes to an erased part of a place; offset and size are multiples of LINK_STORE_UNIT. Returns 0, or negative.
     int (*write)(void *ctx, int place, uint32_t offset, const uint8_t *data, uint32_t size);
+
+    // Whether all these bytes can be read; offset is a multiple of LINK_STORE_UNIT. NULL where nothing can make a byte unreadable.
+    // In a flash with error correction a cut write or erase can, and reading it is a fault.
+    int (*readable)(void *ctx, int place, uint32_t offset, uint32_t size);
 } link_store_t;
 
 // What a place holds.
@@ -36,7 +40,7 @@ typedef struct link_stored {
     uint32_t size;     // of the model, at the start of the place
 } link_stored_t;
 
-// Reads a place's record.
+// Reads a place's record. A place with bytes that cannot be read is empty.
 link_stored_t link_store_look(const link_store_t *store, int place);
 
 // Largest model that fits.

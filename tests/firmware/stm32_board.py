@@ -5,6 +5,7 @@ wait states, a peripheral without a clock, a buffer that DMA cannot reach or a c
 refused as well. The board is the far end of a serial line for the link's host (firmware.link.session.Port); its time is a number.
 """
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
@@ -23,10 +24,13 @@ from unicorn.arm_const import (
     UC_CPU_ARM_CORTEX_M7,
 )
 
+from tests.firmware.stm32_flash import Cells, Flash, Refused
+
 FLASH = 0x08000000
 ENDLESS = 200_000  # reads of one register without any other access
 PATIENCE = 64  # empty looks for a byte before the board counts as waiting
 ACCESS_CYCLES = 20
+MOST_BOOTS = 8
 BUS_FAULT = 5
 PUSHED = (
     UC_ARM_REG_R0, UC_ARM_REG_R1, UC_ARM_REG_R2, UC_ARM_REG_R3, UC_ARM_REG_R12, UC_ARM_REG_LR, UC_ARM_REG_PC, UC_ARM_REG_XPSR,
@@ -37,10 +41,6 @@ ISR, TDR, RDR, BRR, CR3 = 0x1C, 0x28, 0x24, 0x0C, 0x08  # of a USART
 NDTR, PAR, M0AR = 4, 8, 12  # of a DMA stream
 
 
-class Refused(AssertionError):
-    """The firmware did what the chip does not stand."""
-
-
 class Board(ABC):
     """What all boards share: core, caches, protection, cycle counter, USART and its DMA. A chip adds clocks and power."""
 
@@ -49,18 +49,22 @@ class Board(ABC):
     plain: ClassVar[dict[int, int]]  # registers that only keep what is written -> value after reset
     dma_reaches: ClassVar[tuple[tuple[int, int], ...]]
     flash_size: ClassVar[int]
+    flash_at: ClassVar[int] = FLASH
+    controller: ClassVar[type[Flash]]
     usart: ClassVar[int]
     stream: ClassVar[int]
     cache_sets: ClassVar[int]
     slow_clock: ClassVar[int]  # Hz after a reset
     name = "board"
 
-    def __init__(self, image: bytes, crystal: bool = True) -> None:
+    def __init__(self, image: bytes, crystal: bool = True, cells: Cells | None = None) -> None:
+        """With `cells` of an earlier board the image is what those hold."""
         self.crystal = crystal
+        self.options = {"crystal": crystal}
         self.uc = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         self.uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_M7)
         self.uc.mem_map(FLASH, self.flash_size, UC_PROT_READ | UC_PROT_EXEC)
-        self.uc.mem_write(FLASH, image)
+        self.uc.mem_write(FLASH, cells.data if cells else image.ljust(self.flash_size, b"\xff"))
         for base, size in self.memories.items():
             self.uc.mem_map(base, size, UC_PROT_READ | UC_PROT_WRITE)
         for base, size in (*self.peripherals, (SCS, 0x1000), (DWT, 0x1000)):
@@ -68,6 +72,8 @@ class Board(ABC):
         self.time, self.cycles, self.boots = 0.0, 0, 0
         self.rate = 115200  # of the host's end
         self.sent = bytearray()
+        self.flash = self.controller(self, cells or Cells(image))
+        self._rules, self._gates = self.rules(), self.gates()
         self.reset(power_on=True)
 
     # -- the host's end of the line --
@@ -102,7 +108,8 @@ class Board(ABC):
 
     def reset(self, power_on: bool = False) -> None:
         """Registers as after a reset; RAM keeps what it has."""
-        self.registers = dict(self.plain)
+        self.registers = {**self.plain, **self.flash.registers}
+        self.flash.reset()
         self.waiting: dict[int, list[tuple[int, int]]] = {}  # register -> (bits, reads until they are set)
         self.cleaned: set[int] = set()  # what DCISW was given
         self.mpu: dict[int, tuple[int, int]] = {}
@@ -111,6 +118,7 @@ class Board(ABC):
         self.fetched = self.same = 0
         self.looks, self.last = PATIENCE, -1
         self.failure: BaseException | None = None
+        self.faulted = False
         self.again = False
         self.last_stop = -1
         self.power_on(power_on)
@@ -131,13 +139,18 @@ class Board(ABC):
                     self._take_fault(error)
             if self.failure is not None:
                 raise self.failure
-            if self.again:
+            if self.faulted:
+                self.faulted = False
+                self._take_fault("a bus fault")
+            elif self.again:
                 self.reset()
+                if self.boots > MOST_BOOTS:
+                    raise Refused("the program resets in a loop")
             elif self.looks > 0 and self.pc == self.last_stop:
                 raise Refused("the program runs on without an access to any register")
             self.last_stop = self.pc
 
-    def _take_fault(self, error: UcError) -> None:
+    def _take_fault(self, error: UcError | str) -> None:
         """Exception entry, DDI 0403E B1.5.6."""
         vectors = self.registers[SCS + 0xD08]
         handler = int.from_bytes(self.uc.mem_read(vectors + 4 * BUS_FAULT, 4), "little")
@@ -156,17 +169,18 @@ class Board(ABC):
         try:
             return self.read_register(base + offset, size)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
             return 0
 
     def _on_write(self, uc: Uc, offset: int, size: int, value: int, base: int) -> None:
         try:
             self.write_register(base + offset, size, value)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: BaseException) -> None:
-        self.failure = error
+    def fail(self, error: BaseException | None) -> None:
+        """Stop: with this exception, or, without one, for a bus fault."""
+        self.failure, self.faulted = error, error is None
         self.uc.emu_stop()
 
     def read_register(self, at: int, size: int = 4) -> int:
@@ -181,6 +195,9 @@ class Board(ABC):
             return 0xC0  # everything is sent at once; time is counted when it is
         if at == self.stream + NDTR:
             self._look()
+        status = self.flash.status(at)
+        if status is not None:
+            return status
         for bits, reads in self.waiting.pop(at, []):
             if reads > 0:
                 self.waiting.setdefault(at, []).append((bits, reads - 1))
@@ -195,7 +212,7 @@ class Board(ABC):
         if at in self.counters:
             self.counters[at] = (self.cycles >> (8 if at == TIM2 + 0x24 else 0)) - value
             return
-        rule = self.rules().get(at)
+        rule = self._rules.get(at)
         if at == self.usart + TDR:
             self._send(value)
             return
@@ -207,7 +224,7 @@ class Board(ABC):
         self.pass_cycles(ACCESS_CYCLES)
         if size != 4 or at not in self.registers and at not in self.counters:
             raise Refused(f"there is no register of {size} bytes at {at:#x}")
-        for enable, bit, first, last in self.gates():
+        for enable, bit, first, last in self._gates:
             if first <= at <= last and not self.registers[enable] >> bit & 1:
                 raise Refused(f"register {at:#x} has no clock: bit {bit} of {enable:#x} is 0")
 
@@ -223,6 +240,8 @@ class Board(ABC):
     def rules(self) -> dict[int, Callable[[int, int], None]]:
         """What is to be done, or refused, when a register is written."""
         return {
+            **self.flash.rules(),
+            SCS + 0xF5C: self.flash.dropped,
             SCS + 0xD0C: self._reset_requested,
             SCS + 0xD14: self._configured,
             SCS + 0xF60: lambda _, value: self.cleaned.add(value),
@@ -257,13 +276,37 @@ class Board(ABC):
         if base % size:
             raise Refused(f"MPU: region {number} at {base:#x} is not aligned to its size {size:#x}")
         self.mpu[number] = (base, value)
+        self.flash.protected()
+
+    def _region(self, at: int) -> int:
+        """Attributes of the region with the highest number that holds it."""
+        for _, (base, value) in sorted(self.mpu.items(), reverse=True):
+            if value & 1 and base <= at < base + (2 << (value >> 1 & 31)):
+                return value
+        raise Refused(f"MPU: no region holds {at:#x}")
 
     def cached(self, at: int) -> bool:
-        """Whether the region with the highest number says so."""
-        for _, (base, value) in sorted(self.mpu.items(), reverse=True):
-            if base <= at < base + (2 << (value >> 1 & 31)):
-                return bool(value & 1 << 17)
-        raise Refused(f"MPU: no region holds {at:#x}")
+        return bool(self._region(at) & 1 << 17)
+
+    def writable(self, at: int) -> bool:
+        """Whether a store gets there, and at once."""
+        value = self._region(at)
+        if value >> 24 & 7 == 3 and value >> 16 & 0x3F != 1:
+            raise Refused(f"MPU: {at:#x} is written as memory, which may come late or in another order, not as a device")
+        return value >> 24 & 7 == 3
+
+    def data_cache(self) -> bool:
+        return bool(self.registers[SCS + 0xD14] & 1 << 16)
+
+    def ignores_faults(self) -> bool:
+        return bool(self.registers[SCS + 0xD14] & 1 << 8)
+
+    def power_cycled(self) -> "Board":
+        """The board when the power is back: its flash as it was left, its RAM anything."""
+        board = type(self)(b"", cells=self.flash.cells(), **self.options)
+        for base, size in self.memories.items():
+            board.uc.mem_write(base, random.Random(size).randbytes(size))
+        return board
 
     def _counter_started(self, _: int, value: int) -> None:
         if not self.registers[SCS + 0xDFC] >> 24 & 1 or self.registers[DWT + 0xFB0] != 0xC5ACCE55:
@@ -363,7 +406,9 @@ class Board(ABC):
 
 def core_registers(cache_sets: int) -> dict[int, int]:
     """System control space, MPU, DWT and TIM2 after a reset."""
-    offsets = (0xD04, 0xD08, 0xD0C, 0xD14, 0xD24, 0xD28, 0xD2C, 0xD84, 0xD88, 0xD94, 0xD98, 0xD9C, 0xDA0, 0xDFC, 0xF50, 0xF60)
+    offsets = (
+        0xD04, 0xD08, 0xD0C, 0xD14, 0xD24, 0xD28, 0xD2C, 0xD84, 0xD88, 0xD94, 0xD98, 0xD9C, 0xDA0, 0xDFC, 0xF50, 0xF5C, 0xF60,
+    )  # fmt: skip
     ccsidr = {SCS + 0xD80: (cache_sets - 1) << 13 | 3 << 3 | 1}
     others = (DWT, DWT + 0xFB0, TIM2, TIM2 + 0x14, TIM2 + 0x28)
     return {**dict.fromkeys([SCS + offset for offset in offsets], 0), **ccsidr, **dict.fromkeys(others, 0)}

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from tests.firmware.stm32_board import TIM2, Board, Refused, core_registers, serial_registers
+from tests.firmware.stm32_board import TIM2, Board, core_registers, serial_registers
+from tests.firmware.stm32_flash import Cells, FlashF7, FlashH7, Refused
 
 MHZ = 1_000_000
 
@@ -20,6 +21,7 @@ class Stm32H743(Board):
     )  # fmt: skip
     dma_reaches: ClassVar = ((0x24000000, 512 << 10), (0x30000000, 288 << 10))
     flash_size, usart, stream, cache_sets, slow_clock = 2 << 20, 0x40004800, 0x40020010, 128, 64 * MHZ
+    controller = FlashH7
 
     PWR_CSR1, PWR_CR3, PWR_D3CR, SYSCFG_PWRCR = 0x58024804, 0x5802480C, 0x58024818, 0x5800042C
     ACR, CR, CFGR, RSR = 0x52002000, 0x58024400, 0x58024410, 0x580244D0
@@ -38,9 +40,10 @@ class Stm32H743(Board):
         GPIOD: 0xFFFFFFFF, GPIOD + 0x24: 0, DMAMUX: 0, IDC: 0x20036450,
     }  # fmt: skip
 
-    def __init__(self, image: bytes, crystal: bool = True, revision: int = 0x2003) -> None:
+    def __init__(self, image: bytes, crystal: bool = True, cells: Cells | None = None, revision: int = 0x2003) -> None:
         self.revision = revision
-        super().__init__(image, crystal)
+        super().__init__(image, crystal, cells)
+        self.options["revision"] = revision
 
     def power_on(self, cold: bool) -> None:
         self.registers[self.IDC] = self.revision << 16 | 0x450
@@ -188,6 +191,7 @@ class Stm32F746(Board):
     )  # fmt: skip
     dma_reaches: ClassVar = ((0x20000000, 320 << 10),)
     flash_size, usart, stream, cache_sets, slow_clock = 1 << 20, 0x40011000, 0x40026440, 32, 16 * MHZ
+    controller = FlashF7
 
     PWR_CR1, PWR_CSR1, ACR = 0x40007000, 0x40007004, 0x40023C00
     CR, PLLCFGR, CFGR, AHB1ENR, APB1ENR, APB2ENR, CSR = (0x40023800 + at for at in (0, 4, 8, 0x30, 0x40, 0x44, 0x74))

@@ -1,7 +1,9 @@
 """Images for boards that exist, executed against models of their registers: they start, serve the link, find the host's boxes."""
 
+import random
 import re
 import shutil
+import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +14,35 @@ from unicorn import UC_HOOK_CODE
 
 from firmware import build as build_module
 from firmware.build import BuildError, Image, build, build_link
+from firmware.compiler.image import write_image
+from firmware.compiler.program import build_program
+from firmware.compiler.schedule import stream
+from firmware.compiler.search import deploy
 from firmware.compiler.target import Target, load_target
 from firmware.emulator import DeviceError, qemu_command
 from firmware.header import read_header
 from firmware.host import HostModel
 from firmware.link.client import NETWORK_ROWS, Answer, Client
-from firmware.link.session import Reset
-from tests.firmware.stm32_board import Board, Refused
+from firmware.link.session import LinkError, Reset
+from tests.firmware.graphs import random_graph
+from tests.firmware.stm32_board import FLASH, Board
 from tests.firmware.stm32_chips import CHIPS
+from tests.firmware.stm32_flash import PowerCut, Refused
 from tests.firmware.test_device import HEIGHT, WIDTH, make_tess
 
+
+def make_tiny(seed: int) -> bytes:
+    """A model of a few hundred bytes."""
+    program = build_program(random_graph(np.random.default_rng(seed), max_ops=2, max_size=8))
+    return write_image(deploy(program, stream(program)), None, bytes(32))
+
+
 MODEL = make_tess("stream")
+OTHER = make_tess("least")
+TINY = tuple(make_tiny(seed) for seed in (2, 5, 6))
 FRAME = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 FULL_SPEED = {"stm32h743": 480_000_000, "stm32f746": 216_000_000}
+
 pytestmark = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None, reason="needs apt packages gcc-arm-none-eabi and libnewlib-arm-none-eabi"
 )
@@ -43,6 +61,20 @@ def started(name: str, folder: Path, target: Target | None = None, **options) ->
     client = Client(board)
     client.connect(MODEL)
     return board, client
+
+
+def make_mistake(monkeypatch: pytest.MonkeyPatch, folder: Path, file: str, right: str, wrong: str) -> None:
+    """From here on images are built with one thing wrong in a file of the board's folder, or of its family's."""
+    sources = build_module._base
+
+    def with_mistake(chip: Target) -> list[Path]:
+        found = sources(chip)
+        (original,) = (path for path in found if path.name == file)
+        assert original.read_text().count(right) == 1
+        (folder / file).write_text(original.read_text().replace(right, wrong))
+        return [folder / file if path == original else path for path in found]
+
+    monkeypatch.setattr(build_module, "_base", with_mistake)
 
 
 def run(client: Client, model: bytes = MODEL) -> Answer:
@@ -103,12 +135,128 @@ def test_work_memory_that_is_too_large_for_dtcm_lies_beside_it(name: str, tmp_pa
     assert_hosts_bytes(run(client))
 
 
-def test_a_model_that_comes_over_the_link_replaces_the_images(tmp_path: Path) -> None:
-    chip = load_target("stm32h743")
-    other = make_tess("least")
-    _, client = started("stm32h743", tmp_path, replace(chip, firmware=replace(chip.firmware, link_memory=64 << 10)))
-    assert client.load(other).place > 0
-    assert_hosts_bytes(run(client, other), other)
+def roomy(name: str) -> Target:
+    """With work memory for any model of these tests."""
+    chip = load_target(name)
+    return replace(chip, firmware=replace(chip.firmware, link_memory=64 << 10))
+
+
+@targets
+def test_a_model_that_comes_over_the_link_stays_when_the_power_goes(name: str, tmp_path: Path) -> None:
+    board, client = started(name, tmp_path, roomy(name))
+    assert client.facts.model_room == (256 << 10) - 32
+    assert client.load(OTHER).place == 1
+    assert_hosts_bytes(run(client, OTHER), OTHER)
+    client = Client(board.power_cycled())
+    assert client.connect(OTHER).place == 1
+    assert_hosts_bytes(run(client, OTHER), OTHER)
+    assert client.load(MODEL).place == 2
+
+
+@pytest.fixture(scope="module", params=CHIPS)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Board:
+    """A board that was given two models; the second is in use, the first one in the place that the next load takes."""
+    board, client = started(request.param, tmp_path_factory.mktemp("loaded"))
+    for model in TINY[:2]:
+        client.load(model)
+    return board
+
+
+def crc(model: bytes) -> int:
+    return struct.unpack_from("<I", model, 12)[0]
+
+
+def identity(board: Board) -> int:
+    """CRC of the model that the board uses, which works."""
+    client = Client(board)
+    facts = client.connect()
+    client.selftest()
+    return facts.identity.crc
+
+
+def test_a_cut_of_the_power_at_any_step_of_a_load_leaves_a_model(loaded: Board) -> None:
+    """At an erase or a word, torn three ways: the model that was in use, or, once its record is written, the new one."""
+    old, new = map(crc, TINY[1:])
+    trial = loaded.power_cycled()
+    Client(trial).load(TINY[2])
+    last = trial.flash.steps
+    record = last - 32 // trial.flash.word + 1
+    outcomes = {}
+    step = 32 // trial.flash.word  # of the words of a chip with small ones, one in eight, and all of the record
+    for cut in sorted({*range(1, record, step), *range(record - 1, last + 1)}):
+        trial = loaded.power_cycled()
+        trial.flash.cut_at, trial.flash.chance = cut, random.Random(cut)
+        with pytest.raises(PowerCut):
+            Client(trial).load(TINY[2])
+        again = trial.power_cycled()
+        outcomes[cut] = identity(again)
+        assert again.boots == 1 and outcomes[cut] in ((old,) if cut < record else (old, new))
+        if cut % 5 == 0 or cut >= record:
+            assert Client(again).load(TINY[2]).identity.crc == new
+    assert last > 20 and set(outcomes.values()) == {old, new}
+
+
+def test_damage_to_the_newest_model_brings_back_the_one_before(loaded: Board) -> None:
+    one, two = map(crc, TINY[:2])
+    assert identity(loaded.power_cycled()) == two
+    cells = loaded.flash.cells()
+    at = cells.data.index(TINY[1])
+    cells.data = cells.data[:at] + bytes([cells.data[at] & 0xFB]) + cells.data[at + 1 :]
+    assert identity(type(loaded)(b"", cells=cells)) == one
+    if loaded.flash.corrects:
+        cells = loaded.flash.cells()
+        cells.torn = {FLASH + at + 32}
+        board = type(loaded)(b"", cells=cells)
+        assert identity(board) == one and board.boots == 1
+
+
+FLASH_MISTAKES = {
+    "stm32h743": [
+        ("flash.c", "    REGISTER(FLASH_KEYR2) = 0xCDEF89ABu;\n", "", "while it is locked"),
+        ("flash.c", "BY_64 | PG;", "BY_64;", "PGSERR"),
+        ("flash.c", "    wait_for(FLASH_SR2, QW, 0);\n", "", "while an operation runs"),
+        ("flash.c", "    REGISTER(FLASH_CR2) = BY_64 | LOCK;\n", "", "keys while it is open"),
+        ("flash.c", "    REGISTER(FLASH_CR2) = BY_64; // on", "    // on", "with PG or SER"),
+        ("flash.c", "    REGISTER(FLASH_CR2) = BY_64 | SER | sector << 8;\n", "", "START comes after"),
+        ("flash.c", "/ stm32_flash_sector;", "/ stm32_flash_sector - 5;", "holds the program"),
+        ("flash.c", "i < LINK_STORE_UNIT", "i < LINK_STORE_UNIT - 4", "a part of a word"),
+        ("store.c", "        SCB_DCIMVAC = line;\n", "        (void)line;\n", "the cache may still have"),
+        ("store.c", "MPU_NO_EXECUTE | MPU_DEVICE", "MPU_NO_EXECUTE | MPU_WRITE_BACK", "not as a device"),
+        ("store.c", "left > 0 &&", "left > stm32_flash_sector &&", "was written before"),
+        ("store.c", "    SCB_CCR |= BFHFNMIGN;\n", "", "resets in a loop"),
+        ("store.c", "cpsid f", "cpsid i", "resets in a loop"),
+    ],
+    "stm32f746": [
+        ("flash.c", "    REGISTER(FLASH_KEYR) = 0x45670123u;\n", "", "a wrong key"),
+        ("flash.c", "BY_32 | PG;", "PG;", "no operation of 32 bits"),
+        ("flash.c", "LARGE_SECTORS = 5", "LARGE_SECTORS = 4", "holds the program"),
+        ("flash.c", "        wait_for(FLASH_SR, BSY, 0);\n", "", "an operation runs"),
+        ("flash.c", "    REGISTER(FLASH_CR) = BY_32 | SER | sector << 3;\n", "", "STRT comes after"),
+        ("store.c", "    open_places();\n    for (uint32_t at", "    for (uint32_t at", "has restarted"),
+        ("store.c", "    err = stm32_flash_erase", "    (void)", "a 0 cannot become a 1"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "right", "wrong", "words"),
+    [(name, *mistake) for name, all_of_it in FLASH_MISTAKES.items() for mistake in all_of_it],
+)
+def test_a_mistake_with_the_flash_is_refused(
+    name: str, file: str, right: str, wrong: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three loads, the third into a place that was used, then the power goes while the record of a fourth is written."""
+    make_mistake(monkeypatch, tmp_path, file, right, wrong)
+    board = CHIPS[name](image_bytes(name, tmp_path)[1])
+    with pytest.raises((Refused, LinkError), match=words):
+        client = Client(board)
+        client.connect()
+        for model in (*TINY, TINY[0]):
+            client._load(model, None)
+            client.connect()
+        cells = board.flash.cells()
+        cells.torn = {board.flash.end - 32}
+        identity(CHIPS[name](b"", cells=cells))
 
 
 @targets
@@ -182,16 +330,12 @@ MISTAKES = {
 @pytest.mark.parametrize(
     ("name", "right", "wrong", "words"), [(name, *mistake) for name, all_of_it in MISTAKES.items() for mistake in all_of_it]
 )
-def test_a_mistake_in_the_start_up_is_refused(name: str, right: str, wrong: str, words: str, tmp_path: Path) -> None:
+def test_a_mistake_in_the_start_up_is_refused(
+    name: str, right: str, wrong: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each line that the reference manual asks for is missed when it is not there: the same program, one thing wrong."""
-    folder = tmp_path / "port"
-    shutil.copytree(build_module.ROOM / "targets" / name, folder)
-    source = (folder / "port.c").read_text()
-    assert source.count(right) == 1
-    (folder / "port.c").write_text(source.replace(right, wrong))
-    chip = load_target(name)
-    wrong_chip = replace(chip, firmware=replace(chip.firmware, folder=str(folder)))
-    board = CHIPS[name](image_bytes(wrong_chip, tmp_path)[1])
+    make_mistake(monkeypatch, tmp_path, "port.c", right, wrong)
+    board = CHIPS[name](image_bytes(name, tmp_path)[1])
     with pytest.raises(Refused, match=words):
         board.run()
 

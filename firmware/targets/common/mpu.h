@@ -26,10 +26,20 @@ static inline void mpu_region(uint32_t number, uint32_t base, uint32_t size_log2
     MPU_RASR = attributes | ((size_log2 - 1) << 1) | 1;
 }
 
+// From here on the region is not there. A change of regions holds after mpu_settle.
+static inline void mpu_forget(uint32_t number) {
+    MPU_RNR = number;
+    MPU_RASR = 0;
+}
+
+static inline void mpu_settle(void) {
+    __asm volatile("dsb\n isb" ::: "memory");
+}
+
 // What no region covers faults, or, with `background`, is as the chip's memory map has it.
 static inline void mpu_enable(int background) {
     MPU_CTRL = background ? 5 : 1;
-    __asm volatile("dsb\n isb" ::: "memory");
+    mpu_settle();
 }
 
 #endif

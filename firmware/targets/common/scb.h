@@ -17,6 +17,7 @@
 #define SCB_CSSELR (*(volatile uint32_t *)0xE000ED84u)
 #define SCB_DEMCR (*(volatile uint32_t *)0xE000EDFCu)
 #define SCB_ICIALLU (*(volatile uint32_t *)0xE000EF50u)
+#define SCB_DCIMVAC (*(volatile uint32_t *)0xE000EF5Cu)
 #define SCB_DCISW (*(volatile uint32_t *)0xE000EF60u)
 
 #endif

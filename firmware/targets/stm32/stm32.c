@@ -161,6 +161,7 @@ void port_describe(link_config_t *config) {
     config->port.set_baud = set_baud;
     config->port.base_baud = BASE_BAUD;
     config->port.rows_ahead = ROWS_AHEAD;
+    config->store = stm32_store(config->store);
     config->start.reset = stm32_reset_reason();
     if (config->start.reset == LINK_RESET_SOFTWARE && note.noted == NOTED) {
         config->start.reset = LINK_RESET_FAULT;

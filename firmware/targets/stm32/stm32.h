@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "link_store.h"
+
 #define REGISTER(address) (*(volatile uint32_t *)(address))
 
 // Set by port_init, before anything else of this header is called.
@@ -29,6 +31,19 @@ void stm32_serial_connect(void);
 
 // enum link_reset, from the chip's reset flags, which it clears.
 uint32_t stm32_reset_reason(void);
+
+// Erases the sector of the flash that begins at the address. Returns 0, or -1 when the controller reports an error.
+int stm32_flash_erase(uint32_t address);
+extern const uint32_t stm32_flash_sector; // bytes of each sector of the store
+
+// Writes LINK_STORE_UNIT bytes, which are erased. Returns as stm32_flash_erase.
+int stm32_flash_write(uint32_t address, const uint8_t *data);
+
+// Whether something was read since the last call that error correction could not repair.
+int stm32_flash_damaged(void);
+
+// The store with its places in flash: what erases, writes and reads them.
+const link_store_t *stm32_store(const link_store_t *places);
 
 // Waits until the masked bits have this value.
 static inline void wait_for(uint32_t address, uint32_t mask, uint32_t value) {
