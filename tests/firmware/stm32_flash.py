@@ -1,8 +1,8 @@
 """The flash of a board in stm32_board.py: what its controller asks for and refuses, and what a cut of the power leaves behind.
 
-Erased bytes are 0xFF and bits only fall. A cut leaves a sector or a word half done; where the chip has error correction, what is half
-done cannot be read: a bus fault, unless the program runs with such faults ignored. Lines of the cache that were written behind its back
-are stale until the program drops them.
+Erased bytes are 0xFF and bits only fall. A cut leaves a sector or a word half done; where the chip has error correction, what
+is half done cannot be read: a bus fault, unless the program runs with such faults ignored. Lines of the cache that were written
+behind its back are stale until the program drops them.
 """
 
 import random
