@@ -8,7 +8,6 @@ link (firmware.device says what PORT can be): each picture's result goes into a 
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,14 +18,13 @@ from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from datasets.subset import Subset, evenly_spaced
 from detection import results
-from detection.device_ap import device_ap_json, device_ap_lines
-from detection.evaluate import Evaluation, evaluate_together
+from detection.board_report import conclude
+from detection.evaluate import evaluate_together
 from detection.journal import fresh_folder, resumable
-from detection.latency import summary_line, write_latency
 from detection.metrics.protocols import evaluators_for, missing_note
 from detection.metrics.resample import RESAMPLES
 from detection.metrics.sizes import input_scales
-from detection.predictors import DevicePredictor
+from detection.predictors import CameraFrames, DeviceClassifier, DevicePredictor
 from detection.sources import (
     NAMES,
     check_classes,
@@ -37,7 +35,6 @@ from detection.sources import (
     split_names,
     truth_for,
 )
-from firmware.link.counting import room_to_count
 
 
 def main() -> int:
@@ -51,6 +48,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write everything measured to this file")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="of the bootstrap; 0 leaves it out")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="board: journal and latency log; a new folder of runs/board")
+    parser.add_argument("--frames", choices=("rgb888", "rgb565"), default="rgb888", help="what pictures consist of; rgb565: "
+                        "a camera's colours, and devices get such frames and letterbox them")
     parser.add_argument("--profile", action="store_true", help="board: count nodes (builds an emulator's firmware for it)")
     options = parser.parse_args()
 
@@ -63,16 +62,19 @@ def main() -> int:
     name = Path(options.data).stem
     dataset = {
         "name": name, "format": config.format, "split": options.split, "images": len(pictures),
-        "images_in_split": len(whole), "limit": options.limit,
+        "images_in_split": len(whole), "limit": options.limit, "frames": options.frames,
     }  # fmt: skip
     ids = [whole.image_ids[index] for index in chosen]
+    camera = options.frames == "rgb565"
+    if camera and is_classifier(source):
+        raise ValueError(f"{options.source} is a classifier: it takes frames that the host letterboxed, --frames rgb888")
     folder = options.resume or fresh_folder(Path("runs/board"))
     predictors = [
-        open_board_predictor(source, one, folder, {"data": name, "split": options.split}, ids, options.profile)
-        if one.startswith("board:") else open_predictor(source, one)
+        open_board_predictor(source, one, folder, {"data": name, "split": options.split}, ids, options.profile, camera)
+        if one.startswith("board:") else open_predictor(source, one, camera=camera)
         for one in truth_for(names, source)
     ]  # fmt: skip
-    journals = [one.journal for one in predictors if isinstance(one, DevicePredictor) and one.journal]
+    journals = [one.journal for one in predictors if isinstance(one, DevicePredictor | DeviceClassifier) and one.journal]
     scales = input_scales(whole, predictors[0].height, predictors[0].width)
     new_evaluators = evaluators_for(config.format, config.path, options.split, whole.classes, scales, is_classifier(source))
 
@@ -80,7 +82,8 @@ def main() -> int:
         task = bar.add_task("pictures", total=len(pictures))
         with resumable(journals):
             found = evaluate_together(
-                predictors, pictures, new_evaluators, lambda done, _: bar.update(task, completed=done), options.resamples
+                predictors, CameraFrames(pictures) if camera else pictures, new_evaluators,
+                lambda done, _: bar.update(task, completed=done), options.resamples,
             )
     shown = [result for result in found if result.name in names]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -95,11 +98,10 @@ def main() -> int:
     for note in document["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
     for predictor in predictors:
-        if isinstance(predictor, DevicePredictor) and predictor.journal:
-            document["latency"] = write_latency(predictor.journal, predictor.device.info, source.tess)
-            console.print(f"{summary_line(document['latency'])}; log in {folder}", soft_wrap=True)
+        if isinstance(predictor, DevicePredictor | DeviceClassifier) and predictor.journal:
             with resumable(journals):
-                lines, document["device_ap"] = _device_ap(predictor, found)
+                lines, measured = conclude(predictor, found, source.tess, title)
+            document |= measured
             for line in lines:
                 console.print(line, soft_wrap=True)
             predictor.close()
@@ -109,15 +111,6 @@ def main() -> int:
     if different:
         raise ValueError("; ".join(map(str, different)))
     return 0
-
-
-def _device_ap(predictor: DevicePredictor, found: Sequence[Evaluation]) -> tuple[list[str], dict | None]:
-    """What the device counted, in words and for metrics.json. Raises DeviceApError unless it is the host's figure to the bit."""
-    if predictor.ap is None:
-        return [f"note: {room_to_count(predictor.device.client, predictor.device.header)}"], None
-    by_list = next(one.metrics.values["voc_ap50_area"] for one in found if one.name == predictor.name)
-    counted = predictor.ap.result()
-    return device_ap_lines(predictor.name, counted, by_list), device_ap_json(counted, by_list)
 
 
 if __name__ == "__main__":

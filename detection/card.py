@@ -26,7 +26,7 @@ from detection.metrics.grouped import Q30, GroupedAp, place_truth
 from detection.metrics.voc import VocEvaluator
 from detection.sources import check_classes, find_source
 from firmware.compiler.decode import to_original
-from firmware.compiler.preprocess import content_size, letterbox
+from firmware.compiler.preprocess import content_size, letterbox, to_rgb565
 from firmware.header import load_tess
 from firmware.host import HostModel
 from firmware.host_ap import HostAp
@@ -57,12 +57,6 @@ class Card:
             f"AP50 by counters {value:.6f} ({self.mean}/2^30), "
             f"by the sorted list {self.sorted_ap:.6f}, difference {value - self.sorted_ap:+.6f}"
         )
-
-
-def to_rgb565(image: np.ndarray) -> np.ndarray:
-    """uint8 (h, w, 3) RGB -> uint16 (h, w), as a camera cuts colours off."""
-    red, green, blue = np.moveaxis(image.astype(np.uint16), 2, 0)
-    return red >> 3 << 11 | green >> 2 << 5 | blue >> 3
 
 
 def bitmap(pixels: np.ndarray) -> bytes:

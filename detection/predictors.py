@@ -19,7 +19,7 @@ from detection.presence import PresenceSpec
 from firmware.compiler.decode import DecodeSettings, DecodeSpec, decode, to_original
 from firmware.compiler.graph import Graph
 from firmware.compiler.interpreter import Interpreter
-from firmware.compiler.preprocess import content_size, letterbox, to_int8
+from firmware.compiler.preprocess import content_size, from_rgb565, letterbox, to_int8, to_rgb565
 from firmware.device import DetectRecord, Device
 
 if TYPE_CHECKING:
@@ -146,26 +146,20 @@ class TflitePredictor(_HeadMapPredictor):
         return dict(zip(self.graph.outputs, maps, strict=True))
 
 
-class DevicePredictor(_Base):
-    """model.tess in the C runtime: letterbox, network, decoding and suppression all on the device."""
+class _OnDevice(_Base):
+    """model.tess in the C runtime.
 
-    def __init__(
-        self, device: Device, name: str, batch: int = 1, raw: bool = True, journal: Journal | None = None,
-        ap: DeviceAp | None = None,
-    ) -> None:  # fmt: skip
-        """`raw` also fetches head maps, for comparing; counts of instructions do not include that.
+    With a journal, pictures that it holds are not run again, and each new one is on disk before the next.
+    """
 
-        With a journal, pictures that it holds are not run again, and each new one is on disk before the next. With `ap` the
-        device is told the truth of each picture, and counts.
-        """
-        self.device, self.name, self.batch, self.raw, self.journal, self.ap = device, name, batch, raw, journal, ap
+    def __init__(self, device: Device, name: str, batch: int, journal: Journal | None) -> None:
+        self.device, self.name, self.batch, self.journal = device, name, batch, journal
         self.height, self.width, _ = device.header.input_shape
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         predictions = []
         for record, sample in zip(self._records(samples), samples, strict=True):
-            content = _content(sample, self.height, self.width)
-            found = _to_detections(record.boxes, content, sample)
+            found = _to_detections(record.boxes, _content(sample, self.height, self.width), sample)
             predictions.append(Prediction(found, RawOutput(record.heads or {}, record.boxes), record.instructions))
         return predictions
 
@@ -175,44 +169,89 @@ class DevicePredictor(_Base):
         if self.journal is not None:
             self.journal.close()
 
+    @abstractmethod
+    def _run(self, samples: Sequence[Sample]) -> list[DetectRecord]:
+        """What the device finds in pictures now."""
+
+    def _counted(self, sample: Sample, record: DetectRecord, fresh: bool) -> None:  # noqa: B027  (most count nothing)
+        """A picture is in the journal; `fresh`: it was run just now."""
+
     def _records(self, samples: Sequence[Sample]) -> list[DetectRecord]:
         if self.journal is None:
-            return self.device.detect_many([sample.image for sample in samples], raw=self.raw)
+            return self._run(samples)
         return [self._journalled(sample, self.journal) for sample in samples]
 
     def _journalled(self, sample: Sample, journal: Journal) -> DetectRecord:
         known = sample.image_id in journal.records
         if not known:
-            journal.append(sample.image_id, self.device.detect_many([sample.image], raw=self.raw)[0])
+            journal.append(sample.image_id, self._run([sample])[0])
         record = journal.records[sample.image_id]
-        if self.ap is not None:
-            self.ap.add(record.boxes, sample, _content(sample, self.height, self.width), fresh=not known)
+        self._counted(sample, record, fresh=not known)
         return record
 
 
-class DeviceClassifier(_Base):
-    """The model.tess of a classifier in the C runtime. It has no decoder: frames are letterboxed and logits read here."""
+class DevicePredictor(_OnDevice):
+    """A detector: network, decoding and suppression on the device; the letterbox too, but for colour pictures over a link."""
 
-    def __init__(self, device: Device, name: str, spec: PresenceSpec, batch: int = 1) -> None:
-        self.device, self.name, self.spec, self.batch = device, name, spec, batch
-        self.height, self.width, _ = device.header.input_shape
+    def __init__(
+        self, device: Device, name: str, batch: int = 1, raw: bool = True, journal: Journal | None = None,
+        ap: DeviceAp | None = None, camera: bool = False,
+    ) -> None:  # fmt: skip
+        """`raw` also fetches head maps, for comparing; counts of instructions do not include that. With `ap` the device is told
+        the truth of each picture, and counts. `camera`: it gets pictures as RGB565 frames; see CameraFrames.
+        """
+        super().__init__(device, name, batch, journal)
+        self.raw, self.ap, self.camera = raw, ap, camera
 
-    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
-        records = self.device.run_frames([letterbox(sample.image, self.height, self.width) for sample in samples])
-        predictions = []
-        for record, sample in zip(records, samples, strict=True):
-            content = _content(sample, self.height, self.width)
-            rows = self.spec.decode(record.heads, content)
-            found = _to_detections(rows, content, sample)
-            predictions.append(Prediction(found, RawOutput(record.heads, rows), record.instructions))
-        return predictions
+    def _run(self, samples: Sequence[Sample]) -> list[DetectRecord]:
+        pictures = [to_rgb565(sample.image) if self.camera else sample.image for sample in samples]
+        return self.device.detect_many(pictures, raw=self.raw)
+
+    def _counted(self, sample: Sample, record: DetectRecord, fresh: bool) -> None:
+        if self.ap is not None:
+            self.ap.add(record.boxes, sample, _content(sample, self.height, self.width), fresh)
+
+
+class DeviceClassifier(_OnDevice):
+    """A classifier. It has no decoder: frames are letterboxed and logits read here."""
+
+    def __init__(self, device: Device, name: str, spec: PresenceSpec, batch: int = 1, journal: Journal | None = None) -> None:
+        super().__init__(device, name, batch, journal)
+        self.spec = spec
+
+    def _run(self, samples: Sequence[Sample]) -> list[DetectRecord]:
+        frames = [letterbox(sample.image, self.height, self.width) for sample in samples]
+        return [
+            DetectRecord(
+                boxes=self.spec.decode(record.heads, _content(sample, self.height, self.width)), heads=record.heads,
+                instructions=record.instructions, stack=record.stack, touched=record.touched, profile=record.profile,
+                repeats=record.repeats,
+            )
+            for record, sample in zip(self.device.run_frames(frames), samples, strict=True)
+        ]  # fmt: skip
+
+
+class CameraFrames(Sequence[Sample]):
+    """A data set as a camera with RGB565 shows it: colours of 5, 6 and 5 bits, widened to 8 again for whoever takes RGB."""
+
+    def __init__(self, pictures: Sequence[Sample]) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.pictures[index]
+        return sample._replace(image=from_rgb565(to_rgb565(sample.image)))
 
 
 def device_predictor(
-    device: Device, name: str, spec: PresenceSpec | None, batch: int = 1, raw: bool = True
+    device: Device, name: str, spec: PresenceSpec | None, batch: int = 1, raw: bool = True, camera: bool = False
 ) -> DevicePredictor | DeviceClassifier:
     """The predictor for what the device runs; `spec`: of a classifier."""
-    return DevicePredictor(device, name, batch, raw) if spec is None else DeviceClassifier(device, name, spec, batch)
+    if spec is not None:
+        return DeviceClassifier(device, name, spec, batch)
+    return DevicePredictor(device, name, batch, raw, camera=camera)
 
 
 def _content(sample: Sample, height: int, width: int) -> tuple[int, int]:

@@ -50,6 +50,27 @@ class FrontRow:
 
 
 @dataclass(frozen=True)
+class LatencyRow:
+    """What one part of the work costs, over all pictures, in the device's unit."""
+
+    name: str
+    p50: int
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What pictures cost on a device."""
+
+    unit: str  # "instructions" or "cycles"
+    clock_hz: int | None  # stated by a device that counts cycles: milliseconds are shown
+    groups: tuple[tuple[str, tuple[LatencyRow, ...]], ...]  # title, rows; the first row of the first one is the whole
+    histogram: "Picture"
+    dearest: tuple[tuple[str, int], ...] = ()  # pictures that cost most, and what
+
+
+@dataclass(frozen=True)
 class Picture:
     """An image file; `description` says in words what it shows."""
 
@@ -66,6 +87,7 @@ class ReportData:
     metric: str = "mAP"  # what mean_ap is, e.g. "WIDER FACE easy AP50"
     headline: tuple[tuple[str, str], ...] = ()  # (what, value with unit): the few numbers to see first
     predictors: tuple[PredictorRow, ...] = ()
+    latency: Latency | None = None
     learning_curve: Picture | None = None
     memory_plan: Picture | None = None
     detections: tuple[Picture, ...] = ()
@@ -126,4 +148,7 @@ _FILTERS: dict[str, Callable] = {
     "bytes": _or_dash(lambda value: f"{value:,d} B"),
     "millions": _or_dash(_millions),
     "extra": _or_dash(_percent_extra),
+    "share": lambda count, whole: f"{100 * count / whole:.1f} %" if whole else _MISSING,
+    "count": lambda count: f"{count:,d}",
+    "ms": lambda count, clock_hz: f"{1000 * count / clock_hz:.2f} ms",
 }

@@ -16,6 +16,7 @@ from detection.evaluate import Predictor
 from detection.exporter import decode_spec, find_checkpoint
 from detection.journal import Journal
 from detection.predictors import (
+    DeviceClassifier,
     DevicePredictor,
     FloatPredictor,
     Int8Predictor,
@@ -108,8 +109,11 @@ def truth_for(names: tuple[str, ...], source: Source) -> tuple[str, ...]:
     return split_names(",".join(("int8", *names)))
 
 
-def open_predictor(source: Source, name: str, raw: bool = True, batch: int = EMULATOR_BATCH) -> Predictor:
-    """Make one predictor ready; `raw` keeps head maps of the C runtime, `batch` is how many pictures the emulator gets.
+def open_predictor(
+    source: Source, name: str, raw: bool = True, batch: int = EMULATOR_BATCH, camera: bool = False
+) -> Predictor:
+    """Make one predictor ready; `raw` keeps head maps of the C runtime, `batch` is how many pictures the emulator gets, `camera`
+    gives the C runtime RGB565 frames.
 
     Raises PredictorError when the source lacks what it needs, or what the files' readers raise.
     """
@@ -123,7 +127,7 @@ def open_predictor(source: Source, name: str, raw: bool = True, batch: int = EMU
         graph, spec = _read_tflite(needed)
         return Int8Predictor(graph, spec) if kind == "int8" else TflitePredictor(needed.read_bytes(), graph, spec)
     device = _open_device(needed, kind, target)
-    return device_predictor(device, name, _presence_of(source), batch if kind == "emulator" else 1, raw)
+    return device_predictor(device, name, _presence_of(source), batch if kind == "emulator" else 1, raw, camera)
 
 
 def _open_device(tess: Path, kind: str, place: str) -> Device:
@@ -133,8 +137,9 @@ def _open_device(tess: Path, kind: str, place: str) -> Device:
 
 
 def open_board_predictor(
-    source: Source, name: str, folder: Path, data: Mapping[str, Any], ids: Sequence[str], profile: bool = False
-) -> DevicePredictor:
+    source: Source, name: str, folder: Path, data: Mapping[str, Any], ids: Sequence[str], profile: bool = False,
+    camera: bool = False,
+) -> DevicePredictor | DeviceClassifier:  # fmt: skip
     """The device behind `board:PORT`, with a journal in `folder` for the pictures `ids` of `data`, begun or gone on with.
 
     Raises PredictorError without a model.tess, LinkError where the device is not there or holds another model, JournalError
@@ -142,18 +147,19 @@ def open_board_predictor(
     """
     if source.tess is None:
         raise PredictorError(_missing(source, "board"))
-    if _presence_of(source):
-        raise PredictorError(f"{source.path} is a classifier: evaluate it on host or emulator; boards are asked for boxes")
+    spec = _presence_of(source)
     device = open_board(source.tess, name.partition(":")[2], profile)
     facts = device.client.facts
     try:
         head = {"model_sha256": source.sha256()[source.tess.name], "board": facts.board, "firmware": facts.firmware}
-        journal = Journal(folder, {**head, **data}, ids)
+        journal = Journal(folder, {**head, **data, "frames": "rgb565" if camera else "rgb888"}, ids)
+        if spec is not None:
+            return DeviceClassifier(device, name, spec, journal=journal)
         ap = None if room_to_count(device.client, device.header) else DeviceAp(device, load_tess(source.tess))
     except BaseException:
         device.close()
         raise
-    return DevicePredictor(device, name, journal=journal, ap=ap)
+    return DevicePredictor(device, name, journal=journal, ap=ap, camera=camera)
 
 
 def is_classifier(source: Source) -> bool:

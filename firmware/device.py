@@ -34,6 +34,7 @@ class RunRecord:
     stack: int | None = None  # bytes in use at most
     touched: int | None = None  # bytes of work memory up to the highest one written
     profile: np.ndarray | None = None  # uint64 (n_nodes,) cost of each node in DeviceInfo.profile_unit, when asked for
+    repeats: int | None = None  # frames of a link that had to be sent again
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,18 @@ def letterbox(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
+def to_rgb565(image: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) RGB -> uint16 (h, w), as a camera cuts colours off."""
+    red, green, blue = np.moveaxis(image.astype(np.uint16), 2, 0)
+    return red >> 3 << 11 | green >> 2 << 5 | blue >> 3
+
+
+def from_rgb565(pixels: np.ndarray) -> np.ndarray:
+    """uint16 (h, w) -> uint8 (h, w, 3) RGB as the runtime widens it: the highest bits again below the lowest ones."""
+    red, green, blue = pixels >> 11, pixels >> 5 & 63, pixels & 31
+    return np.stack([red << 3 | red >> 2, green << 2 | green >> 4, blue << 3 | blue >> 2], axis=2).astype(np.uint8)
+
+
 def to_int8(frame: np.ndarray) -> np.ndarray:
     """uint8 - 128, the network's own numbers."""
     return (frame ^ 0x80).view(np.int8)

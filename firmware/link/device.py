@@ -48,7 +48,7 @@ class LinkDevice(Device):
             self._check_frame(number, frame)
             answer = self._run(frame, NETWORK_ROWS, (width, height), raw=True, boxes=False)
             counted = answer.run if self.info.unit else None
-            records.append(RunRecord(answer.heads, counted, *_memory(answer), _profile(answer)))
+            records.append(RunRecord(answer.heads, counted, *_memory(answer), _profile(answer), answer.repeats))
         return records
 
     def detect_many(self, images: Sequence[np.ndarray], raw: bool = False) -> list[DetectRecord]:

@@ -18,7 +18,7 @@ from detection.pictures import load_picture
 from firmware.compiler.decode import to_original
 from firmware.device import DetectRecord, DeviceInfo
 from firmware.host import HostModel
-from firmware.link.client import Client, Found
+from firmware.link.client import Answer, Client, Found
 from firmware.link.counting import Counting, Truth
 from firmware.profile import node_costs
 from tests.datasets.dataset_files import write_image, write_text
@@ -108,10 +108,11 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
     assert fresh_folder(tmp_path) == tmp_path / "eval-1"
 
 
-def evaluate(monkeypatch: pytest.MonkeyPatch, run: Path, folder: Path) -> dict:
+def evaluate(monkeypatch: pytest.MonkeyPatch, run: Path, folder: Path, *more: str) -> dict:
     """metrics.json of eval.py on all six pictures."""
     out = folder.parent / f"{folder.name}.json"
-    arguments = [run, "--data", run / "data.yaml", "--on", "int8,board:host", "--resume", folder, "--json", out, "--resamples", 0]
+    arguments = [run, "--data", run / "data.yaml", "--resume", folder, "--json", out, "--resamples", 0, *more]
+    arguments += [] if "--on" in more else ["--on", "int8,board:host"]
     monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
     assert importlib.import_module("eval").main() == 0
     return json.loads(out.read_text())
@@ -158,6 +159,29 @@ def test_killed_on_either_side_and_gone_on(run_folder: Path, tmp_path: Path, mon
         assert {**found, "images_per_second": 0} == {**expected, "images_per_second": 0}
     assert _results(journal) == _results(tmp_path / "clean" / "journal.jsonl")
     assert len((folder / "latency.csv").read_text().splitlines()) == 7
+    page = (folder / "report.html").read_text()
+    assert f"{counted['ap50_q30'] / (1 << 30):.4f}" in page and "board:host (= int8)" in page and "Latency" not in page
+
+
+def test_camera_frames_are_letterboxed_on_the_device(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RGB565 all the way: int8 on the widened colours finds the same bytes, and others than in the pictures themselves."""
+    plain = evaluate(monkeypatch, run_folder, tmp_path / "plain")
+    sent: list[np.ndarray] = []
+    run = Client.run
+
+    def watched(self: Client, picture: np.ndarray, *rest) -> Answer:
+        sent.append(picture)
+        return run(self, picture, *rest)
+
+    monkeypatch.setattr(Client, "run", watched)
+    found = evaluate(monkeypatch, run_folder, tmp_path / "camera", "--frames", "rgb565", "--on", "int8,host,board:host")
+    assert [one["bytes"]["equal"] for one in found["results"]] == [None, True, True]
+    assert [picture.shape for picture in sent] == [(40, 60, 2)] * 6
+    assert found["dataset"]["frames"] == "rgb565" and found["device_ap"]["pictures"] == 6
+    assert _results(tmp_path / "camera" / "journal.jsonl")[1:] != _results(tmp_path / "plain" / "journal.jsonl")[1:]
+    assert plain["dataset"]["frames"] == "rgb888"
+    with pytest.raises(JournalError, match="frames was rgb565, is rgb888"):
+        evaluate(monkeypatch, run_folder, tmp_path / "camera")
 
 
 def test_a_device_that_counts_otherwise_is_an_error(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,14 +220,18 @@ def test_latency_log(run_folder: Path) -> None:
     profile = np.arange(1, 2000, dtype=np.uint64)
     rows = [(f"p{n}", DetectRecord(np.zeros((0, 6), np.int32), {}, 1000 * n, n, 900 + n, 50, profile, n)) for n in (1, 2, 3)]
     info = DeviceInfo("chip", "cycles", "cycles", 1_000_000, 64, None, None, None, None, None, 1)
-    found = summary(rows, info)
+    found = summary(rows, info, model)
     assert found["count"] == {"p50": 2000, "p95": 3000, "max": 3000} and found["ms"] == {"p50": 2.0, "p95": 3.0, "max": 3.0}
     assert found["stack_most"] == 903 and found["repeated_frames"] == 6
-    assert summary(rows, DeviceInfo("x", "instructions", None, 1_000_000, 64, None, None, None, None, None, 1))["ms"] is None
+    assert summary(rows, replace(info, unit="instructions"), model)["ms"] is None
     head, *lines = [line.split(",") for line in latency_csv(rows, info, model).splitlines()]
     assert head[:6] == ["image", "cycles", "detect_cycles", "stack", "work_memory", "repeated_frames"]
     costs = node_costs(model, profile)
     whole = sum(cost.count for cost in costs)
+    parts = {group: [part for part in found["parts"] if part["group"] == group] for group in ("picture", "segment", "operator")}
+    assert parts["picture"] == [{"group": "picture", "name": "boxes, from the candidates", "p50": 2, "p95": 3, "max": 3}]
+    assert sum(part["p50"] for part in parts["segment"]) == sum(part["max"] for part in parts["operator"]) == whole
+    assert [part["p50"] for part in parts["operator"]] == sorted((part["p50"] for part in parts["operator"]), reverse=True)
     segments = [i for i, name in enumerate(head) if name.startswith("segment_")]
     assert len(segments) == len({cost.segment for cost in costs}) and costs[0].operator == "source"
     assert [sum(int(line[i]) for i in segments) for line in lines] == [whole] * 3

@@ -24,12 +24,14 @@ from detection.model.detector import Detector, normalise
 from detection.predictors import FloatPredictor, Int8Predictor, TflitePredictor, device_predictor
 from detection.presence import TASK, presence_spec
 from detection.quantize import calibrate
+from firmware import device_cli
 from firmware.compiler.image import write_image
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import stream
 from firmware.compiler.search import deploy
 from firmware.compiler.tflite import read_metadata, read_tflite, write_tflite
 from firmware.device import open_host
+from firmware.emulator import DeviceError
 from tests.detection.small_detector import make_frames
 
 CLASSES = ("cat", "dog", "person")
@@ -160,6 +162,43 @@ def test_predictors_agree_to_the_byte(network: tuple[Detector, bytes, bytes]) ->
         assert exact.boxes.tolist() == [[0, 0, 80, 80]] * 3
         order = np.argsort(exact.labels), np.argsort(real.labels)
         assert exact.scores[order[0]] == pytest.approx(real.scores[order[1]], abs=0.1)
+
+
+def test_a_classifier_on_the_link(
+    network: tuple[Detector, bytes, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """eval.py gets the answers of int8 from a board, and goes on with its journal; firmware.device run gets the logits."""
+    folder, data = tmp_path / "export", tmp_path / "data.yaml"
+    folder.mkdir()
+    drawn = ("circle", "square", "triangle")
+    metadata = {"format": 1, "classes": list(drawn), "task": TASK}
+    (folder / "model.tflite").write_bytes(write_tflite(read_tflite(network[1]), metadata))
+    (folder / "model.tess").write_bytes(network[2])
+    scenes = f"count_train: 1, count_val: 5, width: 60, height: 40, classes: [{', '.join(drawn)}]"
+    data.write_text(f"format: scenes\nscenes: {{{scenes}}}\n")
+    command = [folder, "--data", data, "--on", "int8,board:host", "--json", tmp_path / "m.json", "--resamples", 0]
+    documents = []
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, command), "--resume", str(tmp_path / "journal")])
+        assert importlib.import_module("eval").main() == 0
+        documents.append(json.loads((tmp_path / "m.json").read_text()))
+    assert documents[0]["results"][1]["bytes"] == documents[1]["results"][1]["bytes"]
+    assert documents[0]["results"][1]["bytes"]["equal"] and documents[0]["latency"]["pictures"] == 5
+    assert (tmp_path / "journal" / "journal.jsonl").read_text().count("\n") == 6
+    monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, command), "--frames", "rgb565"])
+    with pytest.raises(ValueError, match="is a classifier: it takes frames that the host letterboxed"):
+        importlib.import_module("eval").main()
+
+    frames = np.stack(make_frames(2, *open_host(network[2]).header.input_shape[:2]))
+    np.save(tmp_path / "frames.npy", frames)
+    port = ["run", "host", "--model", folder / "model.tess", "--input", tmp_path / "frames.npy", "--output", tmp_path / "out.npz"]
+    monkeypatch.setattr(sys, "argv", ["firmware.device", *map(str, port)])
+    device_cli.main()
+    expected = [record.heads for record in open_host(network[2]).run_frames(frames)]
+    assert all(np.array_equal(np.load(tmp_path / "out.npz")[name], [heads[name] for heads in expected]) for name in expected[0])
+    with pytest.raises(DeviceError, match="has no decoder: run_frames gives its outputs"):
+        monkeypatch.setattr(sys, "argv", ["firmware.device", *map(str, port), "--mode", "boxes"])
+        device_cli.main()
 
 
 def test_other_networks_are_no_classifiers(network: tuple[Detector, bytes, bytes]) -> None:

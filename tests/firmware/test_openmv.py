@@ -12,9 +12,9 @@ from datasets.annotations import GroundTruth, Sample
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from datasets.images import decode_image
-from detection.card import make_card, to_rgb565
+from detection.card import make_card
 from firmware.compiler.decode import to_original
-from firmware.compiler.preprocess import letterbox
+from firmware.compiler.preprocess import letterbox, to_rgb565
 from firmware.compiler.target import load_target
 from firmware.host import HostModel
 from firmware.openmv import rehearsal

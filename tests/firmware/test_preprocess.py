@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware.compiler.preprocess import GREY, PreprocessError, content_size, letterbox, to_int8
+from firmware.compiler.preprocess import GREY, PreprocessError, content_size, from_rgb565, letterbox, to_int8, to_rgb565
+from firmware.host import HostModel
+from tests.firmware.test_device import make_tess
 
 sides = st.integers(1, 40)
 
@@ -93,6 +95,18 @@ def test_the_largest_white_picture_does_not_overflow():
 def test_what_is_no_picture_is_refused(image, words):
     with pytest.raises(PreprocessError, match=words):
         letterbox(image, 8, 8)
+
+
+def test_rgb565_is_widened_as_in_c():
+    """All colours there are; and what was widened is cut to the same again."""
+    pixels = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    model = HostModel(make_tess("stream"))
+    height, width, _ = model.input_shape
+    for tile in (pixels[y : y + height, x : x + width] for y in range(0, 256, height) for x in range(0, 256, width)):
+        lines = np.ascontiguousarray(tile.astype("<u2")).view(np.uint8).reshape(*tile.shape, 2)
+        assert np.array_equal(model.network_frame(lines, "rgb565_le"), letterbox(from_rgb565(tile), height, width))
+    assert np.array_equal(to_rgb565(from_rgb565(pixels)), pixels)
+    assert to_rgb565(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)).tolist() == [[0xF800, 0x07E0, 0x001F]]
 
 
 def test_to_int8():
