@@ -54,7 +54,7 @@ def board_report(
     if latency["ms"]:
         headline.append(("median a picture", f"{latency['ms']['p50']:.1f} ms"))
     elif latency["count"]:
-        headline.append(("median a picture", f"{latency['count']['p50'] / 1e6:.1f} M {latency['unit']}"))
+        headline.append((f"{latency['unit']} a picture, median", f"{latency['count']['p50'] / 1e6:.1f} M"))
     headline.append(("work memory touched", f"{latency['work_memory_most']:,} B"))
     if latency["stack_most"]:
         headline.append(("stack", f"{latency['stack_most']:,} B"))
@@ -65,7 +65,7 @@ def board_report(
     }  # fmt: skip
     return ReportData(
         title=title,
-        summary="Every picture was run on the device; head maps and boxes were compared byte by byte where a predictor is named.",
+        summary="Every picture ran on the device; head maps and boxes were compared byte for byte where a predictor is named.",
         metric=HEADINGS.get(metric, metric),
         headline=tuple(headline),
         predictors=tuple(_row(one, metric, info) for one in found),

@@ -126,7 +126,7 @@ def latency_section(journal: Journal, found: dict[str, Any]) -> Latency | None:
         unit=found["unit"],
         clock_hz=found["clock_hz"] if found["ms"] else None,
         groups=tuple((title, tuple(groups[key])) for key, title in GROUPS.items() if groups[key]),
-        histogram=Picture(journal.folder / "latency.png", f"{found['unit']} a picture: how many pictures cost how much"),
+        histogram=Picture(journal.folder / "latency.png", f"How many pictures cost how many {found['unit']}"),
         dearest=tuple((image, record.instructions or 0) for image, record in dear),
     )
 
@@ -144,6 +144,7 @@ def histogram(counts: Sequence[int], found: dict[str, Any]) -> bytes:
         axes.axvline(found["count"][name] / 1e6, color="#30343b", linestyle=style, linewidth=1, label=name)
     axes.set_xlabel(f"million {found['unit']} a picture")
     axes.set_ylabel("pictures")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"{found['target']}, {len(counts)} pictures")
     axes.legend(frameon=False)
     out = io.BytesIO()

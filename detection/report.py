@@ -95,6 +95,15 @@ class ReportData:
     published: tuple[FrontRow, ...] = ()  # published methods on the same network, executable like the front
     environment: tuple[tuple[str, str], ...] = ()  # (what, value)
 
+    @property
+    def columns(self) -> list[tuple[str, str, str]]:
+        """Of the predictors' table, those that hold anything: title, field of PredictorRow, filter that shows it."""
+        columns = [
+            (self.metric, "mean_ap", "percent"), ("Peak SRAM", "peak_sram", "bytes"), ("Model size", "model_size", "bytes"),
+            ("MACs", "macs", "millions"), ("Recompute", "recompute", "extra"), ("Instructions", "instructions", "millions"),
+        ]  # fmt: skip
+        return [column for column in columns if any(getattr(row, column[1]) is not None for row in self.predictors)]
+
 
 def write_report(path: Path, data: ReportData) -> None:
     """Write `data` as one HTML file, whole or not at all. Raises ReportError for a picture that cannot be read."""
@@ -150,5 +159,6 @@ _FILTERS: dict[str, Callable] = {
     "extra": _or_dash(_percent_extra),
     "share": lambda count, whole: f"{100 * count / whole:.1f} %" if whole else _MISSING,
     "count": lambda count: f"{count:,d}",
+    "show": lambda value, name: _FILTERS[name](value),
     "ms": lambda count, clock_hz: f"{1000 * count / clock_hz:.2f} ms",
 }

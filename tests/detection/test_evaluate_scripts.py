@@ -51,7 +51,7 @@ def test_eval_prints_a_row_each_and_writes_everything(run_folder: Path, tmp_path
 
     document = json.loads(out.read_text())
     assert document["dataset"] == {
-        "name": "data", "format": "scenes", "split": "val", "images": 4, "images_in_split": 6, "limit": 4,
+        "name": "data", "format": "scenes", "split": "val", "images": 4, "images_in_split": 6, "limit": 4, "frames": "rgb888",
     }  # fmt: skip
     assert set(document["sha256"]) == {"last.pt", "model.tflite", "model.tess"}
     assert all(len(digest) == 64 for digest in document["sha256"].values())
