@@ -10,21 +10,27 @@ import subprocess
 from pathlib import Path
 
 from firmware.cli import run
+from firmware.openmv.micropython import find_tree
+from firmware.openmv.package import module_flags
 
 ROOM = Path(__file__).resolve().parent
 ROOT = ROOM.parent
 CLEAN = ROOM / "build" / "lint"
-FOLDERS = ("firmware/runtime", "firmware/link", "firmware/targets", "tests/fuzz")
+FOLDERS = ("firmware/runtime", "firmware/link", "firmware/targets", "firmware/openmv", "tests/fuzz")
 RUNTIME = ("-Ifirmware/link", "-Ifirmware/runtime", "-Ifirmware/runtime/kernels")
 CPPCHECK = (
     *("cppcheck", "--quiet", "--std=c99", "--platform=unix32", "--enable=warning,style,performance,portability"),
     *("--inline-suppr", "--suppressions-list=firmware/cppcheck.txt", "--error-exitcode=1"),
     *("--template={file}:{line}: {id}: {message}", *RUNTIME, "-Ifirmware/targets/common", "-Ifirmware/targets/stm32"),
+    "-DNORETURN=__attribute__((noreturn))",  # MicroPython's, whose headers are not looked at
 )
 BOARD = (
     *("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m7", "-Ifirmware/targets/common", "-Ifirmware/targets/stm32"),
     *("-DAPP_LINE_BYTES=4096", '-DAPP_BOARD=""', '-DLINK_FIRMWARE=""'),  # what build.py gives
 )
+
+
+CAMERA = ("--target=thumbv7em-none-eabihf", "-mcpu=cortex-m4", "-Ifirmware/runtime")
 
 
 class LintError(ValueError):
@@ -40,8 +46,9 @@ def commands(root: Path = ROOT) -> list[list[str]]:
     """What to run: cppcheck once, clang-tidy for each kind of program; nothing of what is not installed."""
     files = [str(path.relative_to(root)) for path in c_files(root)]
     boards = [name for name in files if name.startswith("firmware/targets/")]
+    camera = [name for name in files if name.startswith("firmware/openmv/")]
     # what runs on a chip; programs for this machine use stdio and signals, which these checks are against
-    portable = [name for name in files if name.startswith("firmware/") and name not in boards and "/host/" not in name]
+    portable = [name for name in files if name.startswith("firmware/") and name not in boards + camera and "/host/" not in name]
     found = [[*CPPCHECK, *files]] if shutil.which("cppcheck") else []
     if shutil.which("clang-tidy"):
         tidy = ["clang-tidy", "--quiet", "--config-file=firmware/.clang-tidy"]
@@ -49,6 +56,8 @@ def commands(root: Path = ROOT) -> list[list[str]]:
         found.append([*tidy, *portable, "--", "-std=c99", *RUNTIME])
         if headers and boards:
             found.append([*tidy, *boards, "--", "-std=c99", *BOARD, *RUNTIME, "-isystem", headers])
+        if headers and camera and (tree := find_tree()):
+            found.append([*tidy, *camera, "--", *module_flags(tree), *CAMERA, "-isystem", headers])
     return found
 
 

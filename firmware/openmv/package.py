@@ -32,9 +32,12 @@ MAIN = ROOM / "camera" / "main.py"
 ROMFS_ALIGN = 16  # of the model in the image
 GC_BLOCK = 16  # MicroPython's heap gives memory in these, bytes
 _ARCH = ("-mthumb", "-mcpu=cortex-m4", "-mtune=cortex-m7", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard")  # armv7emsp
+_READING = (
+    *("-DNO_QSTR", "-DMICROPY_ENABLE_DYNRUNTIME", "-DMICROPY_FLOAT_IMPL=MICROPY_FLOAT_IMPL_FLOAT"),
+    "-DMP_CONFIGFILE=<tessera.config.h>",
+)
 _FLAGS = (
-    *("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-DNDEBUG", "-DNO_QSTR", "-DMICROPY_ENABLE_DYNRUNTIME"),
-    *("-DMICROPY_FLOAT_IMPL=MICROPY_FLOAT_IMPL_FLOAT", "-DMP_CONFIGFILE=<tessera.config.h>", "-U_FORTIFY_SOURCE"),
+    *("-std=c99", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-DNDEBUG", *_READING, "-U_FORTIFY_SOURCE"),
     *("-fpic", "-fno-common", "-ffunction-sections", "-fdata-sections", "-fno-tree-loop-distribute-patterns"),
 )
 
@@ -143,9 +146,21 @@ def build_module() -> bytes:
     return cached.read_bytes()
 
 
+def module_flags(tree: Path) -> list[str]:
+    """What any compiler needs to know to read tessera.c: MicroPython's headers, and the names that it uses."""
+    work = CACHE / "names"
+    work.mkdir(parents=True, exist_ok=True)
+    _run([*_linker(tree), "--preprocess", "-o", work / "tessera.config.h", ROOM / "tessera.c"])
+    return ["-std=c99", *_READING, f"-I{work}", "-isystem", str(tree)]
+
+
+def _linker(tree: Path) -> list[str]:
+    return [sys.executable, str(tree / "tools" / "mpy_ld.py"), "--arch", "armv7emsp"]
+
+
 def _build_module(sources: list[Path], tree: Path, work: Path) -> Path:
-    linker = [sys.executable, str(tree / "tools" / "mpy_ld.py"), "--arch", "armv7emsp"]
     names, linked, module = work / "tessera.config.h", work / "tessera.elf", work / "tessera.mpy"
+    linker = _linker(tree)
     _run([*linker, "--preprocess", "-o", names, sources[0]])
     includes = [f"-I{work}", f"-I{RUNTIME}", "-isystem", str(tree)]
     objects = []

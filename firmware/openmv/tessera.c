@@ -86,7 +86,7 @@ static void *records(mp_obj_t object, size_t count, size_t size, size_t align) {
 }
 
 static uint16_t get_u16(mp_obj_t object, int lowest, const char *text) {
-    mp_int_t value = mp_obj_get_int(object);
+    mp_int_t value = (mp_int_t)mp_obj_get_int(object);
     if (value < lowest || value > 65535) {
         raise_value(text);
     }
@@ -125,6 +125,7 @@ static const uint8_t *picture_line(void *ctx, uint16_t y) {
     }
     struct {
         nlr_buf_t nlr;
+        // cppcheck-suppress unusedStructMember
         void *spare;            // firmware built with a pystack has one word more
     } guard;
     const uint8_t *volatile line = NULL;
@@ -230,14 +231,14 @@ static int run(detector_t *self, picture_t *picture, uint16_t width, uint16_t he
 static mp_obj_t detector_detect(size_t n_args, const mp_obj_t *args) {
     (void)n_args;
     uint16_t width = get_u16(args[2], 1, "width must be 1..65535"), height = get_u16(args[3], 1, "height must be 1..65535");
-    mp_int_t format = mp_obj_get_int(args[4]);
+    mp_int_t format = (mp_int_t)mp_obj_get_int(args[4]);
     detector_t *self = get_detector(args[0]);  // after the numbers: an object's __int__ can do anything
     picture_t picture = {.model = &self->model, .arena = &self->arena};
     records(args[5], 1, sizeof(tess_box_t), 2);
     open_picture(&picture, args[1], width, height, format);
     checked(run(self, &picture, width, height, format));
     held_t boxes = hold(args[5], MP_BUFFER_RW);  // once more: a reader may have resized it
-    return mp_obj_new_int(checked(tess_detect(&self->t, boxes.at, boxes.size / sizeof(tess_box_t))));
+    return mp_obj_new_int_from_uint((mp_uint_t)checked(tess_detect(&self->t, boxes.at, boxes.size / sizeof(tess_box_t))));
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(detector_detect_obj, 6, 6, detector_detect);
 
@@ -380,11 +381,11 @@ static MP_DEFINE_CONST_FUN_OBJ_1(precision_mean_obj, precision_mean);
 /// Module ///
 
 // needed(model) -> bytes of work memory that a Detector wants
-static mp_obj_t needed(mp_obj_t model) {
+static mp_obj_t module_needed(mp_obj_t model) {
     held_t held = hold_model(model);
     return mp_obj_new_int_from_uint(bytes_needed(&held));
 }
-static MP_DEFINE_CONST_FUN_OBJ_1(needed_obj, needed);
+static MP_DEFINE_CONST_FUN_OBJ_1(module_needed_obj, module_needed);
 
 mp_map_elem_t detector_table[5], precision_table[3];
 static MP_DEFINE_CONST_DICT(detector_methods, detector_table);
@@ -419,7 +420,7 @@ mp_obj_t mpy_init(mp_obj_fun_bc_t *self, size_t n_args, size_t n_kw, mp_obj_t *a
     MP_DYNRUNTIME_INIT_ENTRY
     (void)n_args, (void)n_kw, (void)args;
     make_types();
-    mp_store_global(MP_QSTR_needed, MP_OBJ_FROM_PTR(&needed_obj));
+    mp_store_global(MP_QSTR_needed, MP_OBJ_FROM_PTR(&module_needed_obj));
     mp_store_global(MP_QSTR_Detector, MP_OBJ_FROM_PTR(&detector_type));
     mp_store_global(MP_QSTR_AveragePrecision, MP_OBJ_FROM_PTR(&precision_type));
     mp_store_global(MP_QSTR_RGB888, MP_OBJ_NEW_SMALL_INT(TESS_RGB888));

@@ -28,27 +28,27 @@ def write_tree(files: Mapping[str, bytes]) -> bytes:
     return bytes(writer.finalise())
 
 
-def feed(pictures: list[np.ndarray]) -> bytes:
-    """uint16 (h, w) RGB565 pictures as frames of the rehearsal's camera, high byte first."""
+def feed(pictures: list[np.ndarray], order: str = ">u2") -> bytes:
+    """uint16 (h, w) RGB565 pictures as frames of the rehearsal's camera, high byte first unless `order` says otherwise."""
     names = [f"{i:03d}_{p.shape[1]}x{p.shape[0]}.bin" for i, p in enumerate(pictures)]
-    return romfs_image({name: p.astype(">u2").tobytes() for name, p in zip(names, pictures, strict=True)})
+    return romfs_image({name: p.astype(order).tobytes() for name, p in zip(names, pictures, strict=True)})
 
 
 class Camera:
-    """`places` are ROMFS images by name: "rom", "feed", and "card..." for the contents of SD cards."""
+    """`places` are ROMFS images by name: "rom...", "feed..." and "card..." for ROMFS, pictures and the contents of SD cards."""
 
     def __init__(self, places: Mapping[str, bytes], work: Path) -> None:
-        guest = romfs_image({path.name: path.read_bytes() for path in sorted(GUEST.glob("*.py"))})
+        guest = write_tree({str(path.relative_to(GUEST)): path.read_bytes() for path in sorted(GUEST.rglob("*.py"))})
         self.board = Rehearsal({"guest": guest, **places}, work)
 
-    def start(self, card: str, size: int = 4 * MEGABYTE, rom: str = "rom") -> None:
-        """A fresh interpreter with a card of `size` bytes in it."""
+    def start(self, card: str, size: int = 4 * MEGABYTE, rom: str = "rom", feed: str = "feed", firmware: int = 5) -> None:
+        """A fresh interpreter with a card of `size` bytes in it, and the camera module of that firmware."""
         at = self.board.files_at
         self.board.restart()
         self.board.run(f"import vfs, uctypes, sys\nvfs.mount(vfs.VfsRom(uctypes.bytearray_at{at['guest']}), '/guest')\n"
-                       "sys.path.append('/guest')\nimport card\n"
+                       f"sys.path += ['/guest', '/guest/firmware{firmware}']\nimport card\n"
                        + "".join(f"card.mount_rom(*{at[name]}, '/{place}')\n"
-                                 for name, place in ((rom, "rom"), ("feed", "feed"), (card, "source")) if name in at)
+                                 for name, place in ((rom, "rom"), (feed, "feed"), (card, "source")) if name in at)
                        + f"card.mount_card({self.board.free:#x}, {size}, '/source')\nimport main\nmain.LED = None\n")  # fmt: skip
 
     def run(self, script: str) -> str:

@@ -16,6 +16,7 @@ from detection.card import make_card
 from firmware.compiler.decode import to_original
 from firmware.compiler.preprocess import letterbox, to_rgb565
 from firmware.compiler.target import load_target
+from firmware.header import read_header
 from firmware.host import HostModel
 from firmware.openmv import rehearsal
 from firmware.openmv.package import write_package
@@ -94,6 +95,7 @@ class World:
         self.small_card.pop("romfs.img")
         places = {
             "rom": self.rom, "rom_small": (small / "romfs.img").read_bytes(), "feed": feed(self.frames),
+            "feed_low_first": feed(self.frames, "<u2"),
             "card": write_tree(self.card),
             "card_small": write_tree(self.small_card), "card_cut": write_tree(self.cut_card()),
             "card_big": write_tree(self.small_card | {"pictures/00002.bmp": self.small_card["pictures/00002.bmp"][:900]}),
@@ -111,10 +113,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made.camera.board.close()
 
 
-def test_main_gives_the_hosts_boxes_to_the_byte(world: World) -> None:
+@pytest.mark.parametrize(("firmware", "frames"), [(5, "feed"), (4, "feed_low_first")])
+def test_main_gives_the_hosts_boxes_to_the_byte(world: World, firmware: int, frames: str) -> None:
     """The exported ROMFS and card, the committed face model, whole main.py: boxes, drawing, log on USB and card."""
     camera = world.camera
-    camera.start("card")
+    camera.start("card", feed=frames, firmware=firmware)
     lines = camera.main("main.EVALUATE = None\nmain.THRESHOLD = 0.1")
     records = [json.loads(line) for line in lines]
     assert [record["picture"] for record in records] == [1, 2]
@@ -305,9 +308,16 @@ def test_a_cut_file_a_missing_one_and_a_model_too_big_are_one_line(world: World)
     assert camera.main("main.ROM = '/nothing/'\nimport os\nos.remove('model.tess')") == [
         "error: model.tess is missing: copy it to the card"
     ]
+    camera.start("card_small")
+    assert camera.main()[0].endswith(f"should have {len(world.small.tess)}: write romfs.img anew (mpremote romfs deploy)")
+    for name in ("files.json", "pictures/expected.json"):
+        cut = f"data = open('{name}').read()\nwith open('{name}', 'w') as file: file.write(data[:20])\n"
+        assert camera.main(f"main.ROM = '/nothing/'\n{cut}")[-1] == f"error: {name} is damaged: copy it again"
+        camera.start("card_small")
     camera.start("card")
     hog = "hog = [bytearray(20000) for _ in range(8)]"
-    assert camera.main(hog)[0].startswith("error: /rom/model.tess needs 60991 bytes of work memory in one piece")
+    needed = read_header(FACES.read_bytes()).arena + 15
+    assert camera.main(hog)[0].startswith(f"error: /rom/model.tess needs {needed} bytes of work memory in one piece")
 
 
 @pytest.mark.parametrize(
@@ -317,16 +327,20 @@ def test_a_cut_file_a_missing_one_and_a_model_too_big_are_one_line(world: World)
         ("00001.bmp,60,40,1,2,3,x,circle,0", "pictures/truth.csv, line 1: expected name,width,height[,x1,y1,x2,y2,class,ignore]"),
         ("00001.bmp,60,40,1,2,3,4,horse,0", "00001.bmp: the model knows no 'horse', only circle, square, triangle"),
         ("files.json,60,40", "pictures/files.json is no .bmp, or cut off"),
+        ("1.bmp,60,40,1,2,inf,4,circle,0", "pictures/truth.csv, line 1: expected name,width,height[,x1,y1,x2,y2,class,ignore]"),
+        ("\xff\xfe,60,40", "pictures/truth.csv, line 1: expected name,width,height[,x1,y1,x2,y2,class,ignore]"),
+        ("00001.bmp,60,40,9,2,3,4,circle,0", "00001.bmp: its truth: "),
     ],
 )
 def test_bad_truth_is_one_line(world: World, line: str, error: str) -> None:
     camera = world.camera
     camera.start("card_small")
     camera.run(
-        f"for name, text in (('truth.csv', {line!r} + '\\n'), ('files.json', '{{}}')):\n"
-        "    with open('pictures/' + name, 'w') as file:\n        file.write(text)"
+        f"for name, data in (('truth.csv', {line.encode('latin1') + bytes([10])!r}), ('files.json', b'{{}}')):\n"
+        "    with open('pictures/' + name, 'wb') as file:\n        file.write(data)"
     )
-    assert camera.main("main.ROM = '/nothing/'") == [f"error: {error}"]
+    last = camera.main("main.ROM = '/nothing/'")[-1]
+    assert last == f"error: {error}" or error.endswith(": ") and last.startswith(f"error: {error}")
 
 
 def test_a_full_card_costs_the_log_and_not_the_program(world: World) -> None:

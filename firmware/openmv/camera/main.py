@@ -47,17 +47,18 @@ def read_chunks(path):
             yield view[:count]
 
 
-def check_file(name, path, expected):
+def check_file(path, expected):
     """A card that was pulled out too early holds files that end too early."""
     size, checksum = expected
     found = os.stat(path)[6]
+    again = "write romfs.img anew (mpremote romfs deploy)" if path.startswith(ROM) else "copy it again"
     if found != size:
-        raise Stop("%s has %d bytes and should have %d: copy it again" % (path, found, size))
+        raise Stop("%s has %d bytes and should have %d: %s" % (path, found, size, again))
     value = 0
     for chunk in read_chunks(path):
         value = crc32(chunk, value)
     if value & 0xFFFFFFFF != checksum:
-        raise Stop("%s is damaged: copy %s again" % (path, name))
+        raise Stop("%s is damaged: %s" % (path, again))
 
 
 def exists(path):
@@ -81,7 +82,7 @@ def find_files():
     for name, path in paths.items():
         if not exists(path):
             raise Stop("%s is missing: copy it to the card" % name)
-        check_file(name, path, expected[name])
+        check_file(path, expected[name])
     return paths
 
 
@@ -130,7 +131,8 @@ def open_detector(tessera, path):
 
 def reason(error):
     """Why nothing could be written. FAT says 13 where a folder has no place left."""
-    return {28: "the card is full", 13: "the card is full or locked"}.get(error.args[0], "error %s" % error.args[0])
+    reasons = {28: "the card is full", 13: "the card is full or locked", 30: "the card is locked"}
+    return reasons.get(error.args[0], "error %s" % error.args[0])
 
 
 class Log:
@@ -297,6 +299,8 @@ class Bitmap:
         if bits != 16 or packing != 3 or struct.unpack_from("<III", head, 54) != (0xF800, 0x07E0, 0x001F):
             raise Stop("%s: only .bmp with 16 bits a pixel (5, 6, 5) are read" % path)
         self.height, self.top_down = abs(height), height < 0
+        if not (0 < self.width <= 8192 and 0 < self.height <= 8192):
+            raise Stop("%s: a picture of %d x %d is none for this camera" % (path, self.width, self.height))
         self.line = bytearray((2 * self.width + 3) // 4 * 4)
         self.at = None
 
@@ -315,17 +319,18 @@ class Bitmap:
 
 def read_truth(path):
     """Line by line: name,width,height and, of an object, ,x1,y1,x2,y2,class,ignore in pixels of a picture of that size."""
-    with open(path) as file:
+    with open(path, "rb") as file:
         number = 0
         for line in file:
             number += 1
-            cells = line.strip().split(",")
             try:
+                cells = line.decode().strip().split(",")
                 if len(cells) not in (3, 9):
                     raise ValueError
-                yield cells[0], [int(cell) for cell in cells[1:3]], [float(cell) for cell in cells[3:7]], cells[7:]
-            except ValueError:
+                size, corners = [int(cell) for cell in cells[1:3]], [int(16 * float(cell) + 0.5) for cell in cells[3:7]]
+            except (ValueError, OverflowError):
                 raise Stop("%s, line %d: expected name,width,height[,x1,y1,x2,y2,class,ignore]" % (path, number))
+            yield cells[0], size, corners, cells[7:]
 
 
 class Truth:
@@ -347,7 +352,7 @@ class Truth:
             raise Stop("%s: the model knows no '%s', only %s" % (self.name, name, ", ".join(self.classes)))
         if self.count == MAX_OBJECTS:
             raise Stop("%s has more than %d objects: raise MAX_OBJECTS" % (self.name, MAX_OBJECTS))
-        values = [int(16 * corner + 0.5) for corner in corners] + [self.classes.index(name), int(ignore != "0")]
+        values = corners + [self.classes.index(name), int(ignore != "0")]
         for i, value in enumerate(values):
             self.records[6 * self.count + i] = value
         self.count += 1
@@ -375,7 +380,10 @@ class Evaluation:
             latency = time.ticks_diff(time.ticks_us(), start)
         finally:
             bitmap.close()
-        self.ap.add(self.boxes, count, truth.records, truth.count, truth.size[0], truth.size[1])
+        try:
+            self.ap.add(self.boxes, count, truth.records, truth.count, truth.size[0], truth.size[1])
+        except ValueError as error:
+            raise Stop("%s: its truth: %s" % (truth.name, error.args[0]))
         self.pictures += 1
         if len(self.us) < 1000:  # the heap is small
             self.us.append(latency)
@@ -389,10 +397,17 @@ class Evaluation:
         result = {"pictures": self.pictures, "ap50_q30": mean, "by_class_q30": by_class}
         record = {"ap50": None if mean is None else mean / 2**30, "us_p50": self.middle(), "us_max": max(self.us or [0])}
         if exists(self.folder + "/expected.json"):
-            with open(self.folder + "/expected.json") as file:
-                record["equals_host"] = json.load(file) == result
+            record["equals_host"] = self.expected() == result
         record.update(result)
         self.log.write(record)
+
+    def expected(self):
+        path = self.folder + "/expected.json"
+        try:
+            with open(path) as file:
+                return json.load(file)
+        except ValueError:
+            raise Stop("%s is damaged: copy it again" % path)
 
     def middle(self):
         return sorted(self.us)[len(self.us) // 2] if self.us else None

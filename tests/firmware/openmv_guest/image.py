@@ -1,6 +1,7 @@
-"""Images for the rehearsal: a buffer of RGB565, high byte first, and a list of what was drawn."""
+"""Images for the rehearsal: a buffer of RGB565, and a list of what was drawn."""
 
 RGB565 = "RGB565"
+LOW_BYTE_FIRST = False  # firmwares differ
 drawn = []
 saved = []
 
@@ -22,7 +23,7 @@ class Frame(memoryview):
         red, green, blue = colour
         value = (red >> 3) << 11 | (green >> 2) << 5 | blue >> 3
         at = 2 * (y * self.size[0] + x)
-        self[at], self[at + 1] = value >> 8, value & 255
+        self[at + LOW_BYTE_FIRST], self[at + 1 - LOW_BYTE_FIRST] = value >> 8, value & 255
 
     def draw_rectangle(self, corners, color):
         drawn.append(corners)
