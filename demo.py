@@ -29,6 +29,7 @@ def main() -> int:
     live.add_argument("--port", type=int, default=LiveOptions.port, help="0: any that is free (default: %(default)s)")
     live.add_argument("--bind", default=LiveOptions.bind, metavar="ADDRESS", help="other than 127.0.0.1: with a token only")
     live.add_argument("--token", help="what viewers must bring (default: made up where it is needed)")
+    live.add_argument("--track-here", action="store_true", help="follow objects on this machine (default: on the board)")
     options = parser.parse_args()
     source = find_source(options.source)
     return _live(source, options) if options.live else _annotate(source, options)
@@ -67,7 +68,8 @@ def _live(source: Source, options: argparse.Namespace) -> int:
     return run_live(
         source,
         LiveOptions(
-            options.live, options.on, pictures, options.score, options.bind, options.port, options.token, **given
+            options.live, options.on, pictures, options.score, options.bind, options.port, options.token,
+            track_here=options.track_here, **given,
         ),
     )
 

@@ -36,7 +36,8 @@ class DeviceAp:
         """
         size = (sample.width, sample.height)
         truth = Truth(np.maximum(q4_corners(sample.truth), 0), sample.truth.labels, sample.truth.ignore, size, tuple(content))
-        self._counting.add(boxes, truth, self._device.found if fresh else None)
+        last = self._device.last if fresh else None
+        self._counting.add(boxes, truth, last and last.found)
         self._here.add(boxes, place_truth(sample.truth, size, content))
 
     def result(self) -> Precision:

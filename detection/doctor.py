@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detection.requirements import CORE, read_constraints, read_groups, requirement_name
+from firmware.openmv.micropython import GET, MicroPythonError, find_tree, require_tools
 
 PROBE_TIMEOUT_S = 120
 SETUP = "make setup"
@@ -203,6 +204,16 @@ def check_c_lint() -> Finding:
     return Finding("C lint", f"{run_command(['cppcheck', '--version']).output}, clang-tidy")
 
 
+def check_micropython() -> Finding:
+    """MicroPython's source tree, which OpenMV packages and their rehearsal are built from, and the tools for that."""
+    try:
+        return Finding("MicroPython", f"source in {require_tools(rehearsal=True)}")
+    except MicroPythonError as error:
+        tree = find_tree()
+        what, _, way_out = str(error).partition(": ")
+        return Finding("MicroPython", str(tree or "missing"), f"no OpenMV package: {what}", way_out if tree else GET)
+
+
 def check_tools() -> Iterator[Finding]:
     """Compilers, emulator, fuzzer and linters, tried in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="tessera-doctor-") as folder:
@@ -211,6 +222,7 @@ def check_tools() -> Iterator[Finding]:
         yield check_emulator(folder)
         yield check_fuzzer(folder)
         yield check_c_lint()
+        yield check_micropython()
 
 
 def check_packages() -> list[Finding]:

@@ -21,6 +21,7 @@ from detection import arch as network
 from detection import runs
 from detection.config import Config
 from detection.exporter import find_checkpoint
+from detection.metrics.grouped import Q30
 from detection.readme import PROTOCOLS
 
 
@@ -104,7 +105,27 @@ def _measured(evaluation: dict[str, Any]) -> list[str]:
         agreement = "-" if not compared else f"{compared - unequal:,} of {compared:,} pictures"
         counted = result["instructions_per_image"]
         lines.append(f"| {result['name']} | {scores} | {agreement} | {'-' if counted is None else f'{counted:,.0f}'} |")
-    return [*lines, ""]
+    return [*lines, "", *_on_device(evaluation)]
+
+
+def _on_device(evaluation: dict[str, Any]) -> list[str]:
+    """What an evaluation with board:PORT says besides: the device's own average precision, and what pictures cost there."""
+    counted, latency = evaluation.get("device_ap"), evaluation.get("latency")
+    lines = []
+    if counted and counted["ap50_q30"] is not None:
+        lines.append(
+            f"The device counted AP50 {counted['ap50_q30'] / Q30:.4f} itself, to the bit what the host counts in the same way; "
+            f"by sorted scores it is {counted['ap50_q30'] / Q30 - counted['minus_sorted']:.4f}."
+        )
+    if latency and latency["count"]:
+        count, operators = latency["count"], [part for part in latency["parts"] if part["group"] == "operator"]
+        shares = ", ".join(f"{part['name']} {part['p50'] / count['p50']:.1%}" for part in operators[:3])
+        lines.append(
+            f"{latency['target']}, {latency['unit']} a picture: p50 {count['p50']:,}, p95 {count['p95']:,}, most {count['max']:,}"
+            f"{f' ({shares})' if shares else ''}; stack {latency['stack_most']:,} B, work memory touched "
+            f"{latency['work_memory_most']:,} of {latency['work_memory']:,} B."
+        )
+    return [*lines, ""] if lines else []
 
 
 def _chip(plan: dict[str, Any], verified: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from firmware.compiler.image import output_checksum
 from firmware.emulator import DeviceError, Flags, Record, Result, picture_format, qemu_command, run_batch
 from firmware.header import TessHeader, load_tess, read_header
 from firmware.host import HostModel, PixelFormat
+from firmware.track import ObjectTracker, Tracker
 
 BATCH_BYTES = 64 << 20  # pixels and outputs of one emulator run
 BATCH_PICTURES = 512
@@ -89,6 +90,10 @@ class Device(ABC):
     @abstractmethod
     def selftest(self) -> None:
         """Run the model's own test picture. Raise DeviceError unless the outputs are those that the compiler computed."""
+
+    def tracker(self) -> ObjectTracker:
+        """What follows the objects that this device finds, begun anew: this machine, unless the device can."""
+        return Tracker()
 
     def close(self) -> None:  # noqa: B027  most devices hold nothing
         """Give back what the device holds: a port, and an emulator or a process behind it."""

@@ -6,6 +6,7 @@
 
 import ctypes
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -48,6 +49,22 @@ class _Tracker(ctypes.Structure):
         ("to_right", ctypes.c_uint32),
         ("to_left", ctypes.c_uint32),
     ]
+
+
+class ObjectTracker(Protocol):
+    """What follows objects from picture to picture: `Tracker`, or a device (firmware/link/following.py)."""
+
+    def set(self, settings: TrackSettings) -> None: ...
+
+    def set_line(self, line: tuple[int, int, int, int] | None) -> None: ...
+
+    def update(self, boxes: np.ndarray) -> np.ndarray: ...
+
+    @property
+    def confirmed(self) -> int: ...
+
+    @property
+    def crossed(self) -> tuple[int, int]: ...
 
 
 class Tracker:

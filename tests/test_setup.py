@@ -20,6 +20,7 @@ from detection.requirements import (
     requirement_name,
     select,
 )
+from firmware.openmv import micropython
 
 ROOT = Path(__file__).resolve().parents[1]
 # A python that makes a .venv whose pip writes down what it was asked, and fails when PIP_FAILS is set.
@@ -234,6 +235,23 @@ def test_make_help_is_the_default_and_lists_every_target() -> None:
         assert f"make {target} " in listed
 
 
+def test_doctor_knows_micropythons_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Named and found, named and wrong, of a version that cameras do not take, not there at all."""
+    monkeypatch.setenv("MICROPYTHON", str(tmp_path))
+    found = doctor.check_micropython()
+    assert f"MICROPYTHON={tmp_path} is no source tree" in found.problem and not found.required
+    (tmp_path / "py").mkdir()
+    (tmp_path / "py" / "dynruntime.h").touch()
+    (tmp_path / "py" / "persistentcode.h").write_text("#define MPY_VERSION (7)\n#define MPY_SUB_VERSION (0)\n")
+    found = doctor.check_micropython()
+    assert found.state == str(tmp_path) and "makes native modules of version 7.0" in found.problem
+    assert "1.23 to 1.27" in found.way_out
+    monkeypatch.delenv("MICROPYTHON")
+    monkeypatch.setattr(micropython, "TREE", tmp_path / "none")
+    found = doctor.check_micropython()
+    assert found.state == "missing" and found.way_out == "firmware/openmv/get_micropython.sh"
+
+
 def test_doctor_tells_the_way_out_and_decides_by_core_pieces() -> None:
     fine = doctor.Finding("numpy", "2.4.6")
     optional = doctor.Finding("emulator", "missing", "no predictor `emulator`", "install it")
@@ -253,7 +271,8 @@ def test_doctor_sees_missing_wrong_and_unimportable_packages(monkeypatch: pytest
 
 def test_doctor_without_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    findings = list(doctor.check_tools())
+    *findings, tree = doctor.check_tools()
+    assert tree.problem.startswith("no OpenMV package") and not tree.required
     assert [finding.state for finding in findings] == ["missing"] * 5
     assert all("apt-get install" in finding.way_out and not finding.required for finding in findings)
 

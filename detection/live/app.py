@@ -40,6 +40,7 @@ class LiveOptions:
     port: int = 8765  # 0: any that is free
     token: str | None = None  # None: made up where one is needed
     out: Path = Path("runs/live")
+    track_here: bool = False  # follow objects on this machine, also where a board could
 
 
 def run_live(source: Source, options: LiveOptions) -> int:
@@ -91,7 +92,7 @@ async def _serve(tess: Path, device: Device, frames: Frames, options: LiveOption
     if options.bind not in LOOPBACK:
         token = token or secrets.token_urlsafe(16)
     studio = Studio(about(tess, device, frames.name), options.out)
-    studio.engine = Engine(device, frames, studio.publish, studio.complain, Settings(score=options.score))
+    studio.engine = Engine(device, frames, studio.publish, studio.complain, Settings(score=options.score), options.track_here)
     runner = web.AppRunner(make_app(studio, token), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:

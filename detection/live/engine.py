@@ -22,7 +22,7 @@ from detection.live.frames import Frame, Frames
 from firmware.compiler.decode import Q4, to_original
 from firmware.compiler.preprocess import content_size
 from firmware.device import DetectRecord, Device
-from firmware.track import Tracker, TrackSettings
+from firmware.track import ObjectTracker, Tracker, TrackSettings
 
 SHOWN_SIDE = 960  # pixels; larger pictures travel to the page shrunk
 RATE_OVER = 20  # pictures that the shown rate is a mean of
@@ -93,7 +93,10 @@ class Engine:
         publish: Callable[[Shot], None],
         complain: Callable[[str | None], None],
         settings: Settings,
+        track_here: bool = False,
     ) -> None:
+        """`track_here`: objects are followed on this machine, also where the device could."""
+        self._new_tracker: Callable[[], ObjectTracker] = Tracker if track_here else device.tracker
         self.device, self.frames, self.settings = device, frames, settings
         self._publish, self._complain = publish, complain
         self._height, self._width, _ = device.header.input_shape
@@ -101,7 +104,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._times: deque[float] = deque(maxlen=RATE_OVER + 1)
         self._number = 0
-        self._tracker: Tracker | None = None
+        self._tracker: ObjectTracker | None = None
         self._tracked: tuple | None = None  # what the tracker was set up for
 
     def start(self) -> None:
@@ -163,10 +166,10 @@ class Engine:
         ids[wanted] = self._tracker_for(content, settings).update(boxes[wanted])
         return ids
 
-    def _tracker_for(self, content: tuple[int, int], settings: Settings) -> Tracker:
+    def _tracker_for(self, content: tuple[int, int], settings: Settings) -> ObjectTracker:
         """The tracker, begun anew when pictures of another shape come, its line moved when that was moved."""
         if self._tracker is None or self._tracked is None or self._tracked[0] != content:
-            self._tracker, self._tracked = Tracker(), (content, None, None)
+            self._tracker, self._tracked = self._new_tracker(), (content, None, None)
         if self._tracked[1] != settings.score:
             self._tracker.set(TrackSettings(high=settings.score, low=WEAK * settings.score))
         if self._tracked[2] != settings.line:

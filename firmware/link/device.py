@@ -9,9 +9,11 @@ from firmware.compiler.preprocess import content_size, letterbox
 from firmware.device import DetectRecord, Device, DeviceInfo, RunRecord
 from firmware.emulator import DeviceError, Flags, picture_format
 from firmware.header import TessHeader, load_tess, read_header
-from firmware.link.client import NETWORK_ROWS, Answer, Client, Found
+from firmware.link.client import NETWORK_ROWS, Answer, Client
+from firmware.link.following import LinkTracker
 from firmware.link.ports import open_port
 from firmware.link.session import LinkError, Timing
+from firmware.track import ObjectTracker
 
 RATES = (2_000_000, 921_600, 460_800)  # bits a second, tried in this order
 
@@ -27,7 +29,7 @@ class LinkDevice(Device):
         self.client = client
         self.header = header
         self._size = size
-        self.found: Found | None = None  # how to speak of the last picture's boxes to the device
+        self.last: Answer | None = None  # of the last picture that was looked for objects
         self._stack: int | None = None
         self._touched: int | None = None
 
@@ -58,6 +60,10 @@ class LinkDevice(Device):
     def selftest(self) -> None:
         self.client.selftest()
 
+    def tracker(self) -> ObjectTracker:
+        facts = self.client.facts
+        return LinkTracker(self.client, lambda: self.last) if facts and facts.tracks else super().tracker()
+
     def close(self) -> None:
         self.client.close()
 
@@ -83,7 +89,7 @@ class LinkDevice(Device):
 
     def _run(self, picture: np.ndarray, pixels: int, content: tuple[int, int], raw: bool, boxes: bool) -> Answer:
         answer = self.client.run(picture, pixels, content, self.header, raw, boxes)
-        self.found = answer.found if boxes else None
+        self.last = answer if boxes else None
         self._stack = max(self._stack or 0, answer.stack) or None
         self._touched = max(self._touched or 0, answer.touched)
         return answer

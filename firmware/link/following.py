@@ -5,10 +5,11 @@ A device that restarts has forgotten whom it followed. Following begins anew the
 
 import secrets
 import struct
+from collections.abc import Callable
 
 import numpy as np
 
-from firmware.link.client import RESTARTS, Client, Found, Kind, RequestFailed
+from firmware.link.client import RESTARTS, Answer, Client, Found, Kind, RequestFailed
 from firmware.link.counting import ORDER, send_found
 from firmware.link.session import LinkError
 from firmware.track import TrackSettings, q15_settings
@@ -19,9 +20,10 @@ _IDS = struct.Struct("<HhIIIIIHH")
 class LinkTracker:
     """What firmware.track.Tracker does, on the device behind `client`. Raises LinkError where it cannot."""
 
-    def __init__(self, client: Client, settings: TrackSettings | None = None) -> None:
-        self.client = client
-        self._settings = settings or TrackSettings()
+    def __init__(self, client: Client, last: Callable[[], Answer | None] = lambda: None) -> None:
+        """`last` gives what the device found last: where its boxes are those to be followed, they are not sent."""
+        self.client, self._last = client, last
+        self._settings = TrackSettings()
         self._line = (0, 0, 0, 0)
         self._confirmed = 0
         self._crossed = (0, 0)
@@ -37,9 +39,10 @@ class LinkTracker:
         right, left = self._told if self._line == before else (0, 0)  # the device forgets its counts for another line only
         self._crossed, self._before = (0, 0), (self._before[0], -right, -left)
 
-    def update(self, boxes: np.ndarray, found: Found | None = None) -> np.ndarray:
-        """Ids uint32 (n,) of the objects in boxes int32 (n, 6) of the next picture; 0 is none. `found` where these are the boxes
-        that the device found in its last picture: they are not sent then."""
+    def update(self, boxes: np.ndarray) -> np.ndarray:
+        """Ids uint32 (n,) of the objects in boxes int32 (n, 6) of the next picture; 0 is none."""
+        last = self._last()
+        found = last.found if last and np.array_equal(last.boxes, boxes) else None
         for _ in range(RESTARTS + 1):
             try:
                 return self.client.persist("following objects", lambda: self._update(boxes, found))

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +20,13 @@ from detection.pictures import load_picture
 from firmware.compiler.decode import to_original
 from firmware.device import DetectRecord, DeviceInfo
 from firmware.host import HostModel
+from firmware.link import ports
 from firmware.link.client import Answer, Client, Found
 from firmware.link.counting import Counting, Truth
 from firmware.profile import node_costs
 from tests.datasets.dataset_files import write_image, write_text
 from tests.detection.small_export import build, write_run
+from tests.firmware.link_rig import MortalEmulator
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = ("a", "b/c", "d")
@@ -161,6 +165,26 @@ def test_killed_on_either_side_and_gone_on(run_folder: Path, tmp_path: Path, mon
     assert len((folder / "latency.csv").read_text().splitlines()) == 7
     page = (folder / "report.html").read_text()
     assert f"{counted['ap50_q30'] / (1 << 30):.4f}" in page and "board:host (= int8)" in page and "Latency" not in page
+
+
+def test_an_emulator_that_is_killed_again_and_again(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU dies at any byte, also while it is told again what it had counted; each time --resume goes on, to the same end."""
+    if not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")):
+        pytest.skip("no emulator or no cross compiler")
+    clean = evaluate(monkeypatch, run_folder, tmp_path / "clean", "--on", "board:emulator")
+    monkeypatch.setattr(ports, "EmulatorPort", MortalEmulator)
+    monkeypatch.setattr(MortalEmulator, "killed", 0)
+    monkeypatch.setattr(MortalEmulator, "budgets", [700, 9_000, 16_000, 800, 21_000])
+    states = []
+    while len(states) <= 5:
+        try:
+            again = evaluate(monkeypatch, run_folder, tmp_path / "killed", "--on", "board:emulator")
+            break
+        except JournalError as error:
+            states.append(re.search(r"(complete|partial \d/6) in", str(error))[1])
+    assert MortalEmulator.killed == 5 and len(set(states)) > 2, states
+    assert again["device_ap"] == clean["device_ap"] and again["latency"]["count"] == clean["latency"]["count"]
+    assert _results(tmp_path / "killed" / "journal.jsonl") == _results(tmp_path / "clean" / "journal.jsonl")
 
 
 def test_camera_frames_are_letterboxed_on_the_device(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -18,13 +19,15 @@ from aiohttp import ClientSession, CookieJar, WSMsgType, WSServerHandshakeError
 from pydantic import ValidationError
 
 from detection.live.app import LiveError, LiveOptions, open_live, run_live
-from detection.live.engine import Settings
+from detection.live.engine import Engine, Settings
 from detection.live.frames import FrameError, Scenes, open_frames
 from detection.live.server import AHEAD
 from detection.pictures import save_picture
 from detection.sources import find_source
 from detection.videos import VideoError, VideoReader, VideoWriter
 from firmware.device import open_host
+from firmware.link.device import open_board
+from firmware.link.following import LinkTracker
 from firmware.link.session import LinkError
 from tests.detection.live_server import Live, Still, ToldDevice, session, unpack
 from tests.detection.small_export import build, write_run
@@ -303,6 +306,27 @@ def test_objects_are_followed_and_counted(serve, told: ToldDevice) -> None:
     assert rows[0] == (0, 0, 0, 0, 1)
     assert rows[1:crossing] == [(1, 0, 0, 1, 1)] * (crossing - 1)
     assert rows[crossing:] == [(1, 1, 0, 1, 1)] * (14 - crossing)
+
+
+def test_a_board_follows_as_this_machine_does(tess: Path) -> None:
+    """One engine on the link, where the device follows, one on the host; a hidden class, a line, other settings on the way."""
+    rng = np.random.default_rng(3)
+    pictures = [rng.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(3)]
+    shots: dict[str, list] = {}
+    with closing(open_board(tess, "host")) as board:
+        assert isinstance(board.tracker(), LinkTracker)
+        for name, device in (("board", board), ("host", open_host(tess)), ("board, tracked here", board)):
+            engine = Engine(device, Still(pictures[0], 0), lambda shot: None, lambda problem: None, Settings(), "here" in name)
+            told = shots.setdefault(name, [])
+            for step in range(12):
+                engine.frames.image = pictures[step // 5]
+                hidden = frozenset({1}) if 3 < step < 9 else frozenset()
+                engine.settings = Settings(score=0.1, tracking=True, hidden=hidden, line=(0.5, step // 8 * 0.1, 0.5, 1))
+                shot = engine._step()
+                told.append((shot.ids.tolist(), shot.objects, shot.crossed))
+            assert isinstance(engine._tracker, LinkTracker) == (name == "board")
+    assert shots["board"] == shots["host"] == shots["board, tracked here"]
+    assert shots["host"][-1][1] > 1
 
 
 # ---- the disk ----

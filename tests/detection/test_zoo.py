@@ -52,6 +52,25 @@ def test_the_card_says_what_the_files_say(folder: Path, monkeypatch: pytest.Monk
     assert f"{plan['peak_sram']:,} B" in readme.zoo_table(folder.parent)
 
 
+def test_the_card_says_what_a_device_counted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ("--data", "configs/data/scenes.yaml", "--on", "int8,board:host", "--limit", 3, "--resume", tmp_path / "journal")
+    door(monkeypatch, evaluation.main, folder, *data, "--json", folder / "metrics_board.json")
+    measured = json.loads((folder / "metrics_board.json").read_text())
+    assert measured["device_ap"]["pictures"] == 3 and measured["latency"]["count"] is None
+    door(monkeypatch, zoo.main, "card", folder)
+    text = (folder / "README.md").read_text()
+    assert "| board:host |" in text and f"counted AP50 {measured['device_ap']['ap50_q30'] / 2**30:.4f} itself" in text
+    parts = [{"group": "operator", "name": name, "p50": p50, "p95": 9, "max": 9} for name, p50 in (("conv2d", 750), ("add", 50))]
+    latency = {"target": "chip", "unit": "cycles", "count": {"p50": 1000, "p95": 2000, "max": 3000}, "parts": parts}
+    latency |= {"stack_most": 960, "work_memory_most": 5000, "work_memory": 6000}
+    measured |= {"latency": latency, "device_ap": {**measured["device_ap"], "ap50_q30": 1 << 29, "minus_sorted": -0.01}}
+    (folder / "metrics_board.json").write_text(json.dumps(measured))
+    text = zoo.card(folder)
+    assert "counted AP50 0.5000 itself" in text and "by sorted scores it is 0.5100" in text
+    assert "cycles a picture: p50 1,000, p95 2,000, most 3,000 (conv2d 75.0%, add 5.0%); stack 960 B" in text
+    (folder / "metrics_board.json").unlink()
+
+
 def test_the_demo_walks_the_whole_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
     sizes = ("--images", 4, "--emulated", 1, "--calibration", 8)
     door(monkeypatch, demo_line.main, "--config", "configs/tiny.yaml", "--runs", tmp_path, *sizes, *SHORT)

@@ -10,10 +10,13 @@ import heapq
 import threading
 from dataclasses import dataclass, field
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 
+from firmware.build import Image
 from firmware.host import LINK, compile_c, link_flags, link_sources, needed
+from firmware.link.ports import EmulatorPort
 
 LATENCY = 0.0005  # seconds
 KINDS = ("drop", "lose", "flip", "duplicate", "reorder", "truncate", "delay", "garbage", "reset")
@@ -266,3 +269,27 @@ class SimulatedPort:
         return 0 if whole else -1
 
 
+class MortalEmulator(EmulatorPort):
+    """QEMU that is killed, as by `kill -9`, after a number of bytes in both directions; `budgets` has one for each start."""
+
+    budgets: ClassVar[list[int]] = []
+    killed: ClassVar[int] = 0
+
+    def __init__(self, name: str, image: Image) -> None:
+        super().__init__(name, image)
+        self._left = self.budgets.pop(0) if self.budgets else None
+
+    def read(self, timeout: float) -> bytes:
+        return self._spend(super().read(timeout))
+
+    def write(self, data: bytes) -> None:
+        super().write(self._spend(data))
+
+    def _spend(self, data: bytes) -> bytes:
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left <= 0:
+                type(self).killed += 1
+                self._left = None
+                self._process.kill()
+        return data

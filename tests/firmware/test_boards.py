@@ -23,12 +23,16 @@ from firmware.emulator import DeviceError, qemu_command
 from firmware.header import read_header
 from firmware.host import HostModel
 from firmware.link.client import NETWORK_ROWS, Answer, Client
+from firmware.link.counting import Counting
+from firmware.link.following import LinkTracker
 from firmware.link.session import LinkError, Reset
+from firmware.track import Tracker
 from tests.firmware.graphs import random_graph
 from tests.firmware.stm32_board import FLASH, Board
 from tests.firmware.stm32_chips import CHIPS
 from tests.firmware.stm32_flash import PowerCut, Refused
 from tests.firmware.test_device import HEIGHT, WIDTH, make_tess
+from tests.firmware.test_link_counting import TRUTH, host_precision
 
 
 def make_tiny(seed: int) -> bytes:
@@ -99,6 +103,20 @@ def test_a_board_starts_at_full_speed_and_finds_the_hosts_boxes(name: str, tmp_p
     client.selftest()
     client.connect(MODEL)
     assert client.facts.counters["repeated"] == client.session.counters.repeated == 0
+
+
+@targets
+def test_a_board_counts_and_follows(name: str, tmp_path: Path) -> None:
+    """What it keeps from picture to picture lies in memory that it may use, and is the host's to the bit."""
+    _, client = started(name, tmp_path)
+    counting, answer = Counting(client), run(client)
+    tracker, here = LinkTracker(client, lambda: answer), Tracker()
+    for _ in range(3):
+        answer = run(client)
+        counting.add(answer.boxes, TRUTH[0], answer.found)
+        assert np.array_equal(tracker.update(answer.boxes), here.update(answer.boxes))
+    assert counting.result() == host_precision([answer.boxes] * 3, TRUTH[:1] * 3)
+    assert here.confirmed > 3 and any(counting.result().by_class)
 
 
 @targets
