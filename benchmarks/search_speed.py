@@ -1,8 +1,8 @@
 """How long the schedule search takes, in seconds of CPU time on one core: `python -m benchmarks.search_speed [FILE.tflite ...]`.
 
-`front`: the whole front. `fits`: one candidate within a given SRAM, the median over all points of the front: of a network seen
-for the first time, and of one whose rows and columns are known from another that differs in channels alone. Each time is the
-least of several: what else runs on a machine adds to CPU time as well.
+`front`: the best order of operators and its whole front. `fits`: one candidate within a given SRAM, the median over all points of
+the front: of a network seen for the first time, and of one whose rows and columns are known from another that differs in
+channels alone. Each time is the least of several: what else runs on a machine adds to CPU time as well.
 """
 
 import argparse
@@ -16,8 +16,7 @@ from typing import Any
 from benchmarks.networks import MNASNET_B1, MOBILENET_V2, MOBILENET_V2_RD, backbone
 from firmware.compiler import geometry
 from firmware.compiler.graph import Graph
-from firmware.compiler.program import build_program
-from firmware.compiler.search import fits, search_front
+from firmware.compiler.search import best_order, fits, search_orders
 from firmware.compiler.tflite import read_tflite
 
 REPEATS = 3
@@ -33,15 +32,15 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 
 def row(graph: Graph) -> dict[str, Any]:
-    program = build_program(graph)
+    program = best_order(graph)
 
     def fresh(work: Callable[[], Any]) -> Callable[[], Any]:
         return lambda: (geometry.forget(), work())[1]
 
-    front = search_front(program)
+    front = search_orders(graph)
     limits = [d.cost.peak_sram for d in front]
     seconds = {
-        "front": cpu_seconds(fresh(lambda: search_front(program))),
+        "front": cpu_seconds(fresh(lambda: search_orders(graph))),
         "fits": statistics.median(cpu_seconds(fresh(lambda s=s: fits(program, s))) for s in limits),
         "fits_known_geometry": statistics.median(cpu_seconds(lambda s=s: fits(program, s)) for s in limits),
     }

@@ -51,7 +51,7 @@ def prove(
         **_litert(graph, interpreter, tflite, signed),
         "tflm": [dict(zip(graph.outputs, outputs, strict=True)) for outputs in run_tflm_many(tflite, signed)],
         "interpreter under the schedule": [
-            execute(deployment.scheduled, deployment.plan, f, interpreter) for f in frames[:scheduled_frames]
+            execute(deployment.scheduled, deployment.plan, f) for f in frames[:scheduled_frames]  # perhaps in another order
         ],
         "C runtime on the host": [host.run(f) for f in frames],
     }

@@ -36,7 +36,7 @@ class Choices:
     """The segments of one program."""
 
     def __init__(self, program: Program) -> None:
-        self._program = program
+        self.program = program
         self._geometry = geometry_of(program)
         nodes = program.nodes
         count = self.count = len(nodes)
@@ -69,7 +69,7 @@ class Choices:
 
     def _work(self, spans: np.ndarray) -> np.ndarray:
         """(modes, first, stop) multiply-accumulates that are done again; NEVER where a mode cannot be."""
-        nodes, count = self._program.nodes, self.count
+        nodes, count = self.program.nodes, self.count
         first, stop = np.indices((count + 1, count + 1))
         cell = np.array([n.macs_per_cell * n.shape.h for n in nodes])[:, None]
         width = np.array([n.shape.w for n in nodes])[:, None]
@@ -89,7 +89,7 @@ class Choices:
 
     def _instructions(self, spans: np.ndarray) -> np.ndarray:
         """(modes, first, stop) of a whole run of a segment, by the model; rows that are made together counted one by one."""
-        program, nodes, count, model = self._program, self._program.nodes, self.count, load_coefficients()
+        program, nodes, count, model = self.program, self.program.nodes, self.count, load_coefficients()
         costs = np.stack([unit_terms(program, i) * model.kinds[kind_of(program, i)] for i in range(count)])
         cell, row = costs[:, : len(CELL_TERMS)].sum(axis=1), costs[:, len(CELL_TERMS) :].sum(axis=1)
         height = np.array([n.shape.h for n in nodes])
@@ -167,12 +167,12 @@ class Choices:
         """Bytes that overlaps save, each tensor taking part in one."""
         below = [i for i in range(first, stop) if self._reader[i] >= stop]
         overlaps = []
-        for above in dying(self._program, first, stop):
-            readers = [r for r in self._program.readers[above] if r >= first]
-            kept = rings.kept_outside(self._program, above, first)
+        for above in dying(self.program, first, stop):
+            readers = [r for r in self.program.readers[above] if r >= first]
+            kept = rings.kept_outside(self.program, above, first)
             for i in below:
                 target = rings.target[:, i - rings.first]
-                overlaps.append(Overlap(i, above, overlap_distance(self._program, i, above, target, kept, readers)))
+                overlaps.append(Overlap(i, above, overlap_distance(self.program, i, above, target, kept, readers)))
         return self._matched(overlaps)
 
     def _matched(self, overlaps: Iterable[Overlap]) -> int:

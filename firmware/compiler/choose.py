@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from firmware.compiler.program import Program
 from firmware.compiler.published import check_schedule_text, published_schedule
-from firmware.compiler.search import Deployment, deploy, search_front
+from firmware.compiler.search import Deployment, deploy, search_orders
 from firmware.compiler.target import Target
 
 
@@ -21,7 +21,7 @@ def choose(
     """
     check_schedule_text(text)
     budget = min(target.budget, sram) if sram is not None else target.budget
-    front = search_front(program, max_candidates)
+    front = search_orders(program.graph, max_candidates)
     if text == "auto":
         fitting = [d for d in front if d.cost.peak_sram <= budget]
         if not fitting:

@@ -224,32 +224,34 @@ def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = (),
         lambda t: (-t.stop, -t.size),
         lambda t: (-t.first, -t.size),
     )
-    best_size, best = None, {}
+    best_size, best = None, []
     for order in orders:
-        size, offsets = _improve(sorted(lifetimes, key=order), forbidden, enough)
+        turns = sorted(range(len(lifetimes)), key=lambda n: order(lifetimes[n]))
+        size, offsets = _improve(turns, [t.size for t in lifetimes], forbidden, enough)
         if best_size is None or size < best_size:
             best_size, best = size, offsets
         if best_size <= enough:
             break
-    return MemoryPlan({t.key: best[t.key] for t in lifetimes}, best_size, bound)
+    return MemoryPlan({t.key: offset for t, offset in zip(lifetimes, best, strict=True)}, best_size, bound)
 
 
 IMPROVEMENTS = 150  # tries of the local search, an order
+NOWHERE = -1  # offset of a buffer that is not placed yet
 
-Forbidden = Mapping[Key, Sequence[tuple[Key, int, int]]]  # buffer -> (other, low, high): barred from other's start on
+Forbidden = Sequence[Sequence[tuple[int, int, int]]]  # for each buffer, (other, low, high): barred from other's start on
 
 
-def _improve(order: list[Lifetime], forbidden: Forbidden, enough: int) -> tuple[int, dict[Key, int]]:
-    """Local search over orders: a buffer, more often than not one that reaches the top, moves to another turn; equal sizes
-    are accepted so that plateaus are crossed. The seed is fixed: the same lifetimes give the same plan."""
+def _improve(order: list[int], sizes: Sequence[int], forbidden: Forbidden, enough: int) -> tuple[int, list[int]]:
+    """(arena, offsets) after a local search over orders of buffers: one, more often than not one that reaches the top, moves to
+    another turn; equal arenas are accepted so that plateaus are crossed. The seed is fixed: same lifetimes, same plan."""
     dice = random.Random(0)
-    beside = {key: {other for other, _, _ in others} for key, others in forbidden.items()}
-    offsets: dict[Key, int] = {}
-    for buffer in order:
-        offsets[buffer.key] = _lowest(buffer, forbidden, offsets)
-    size = max((offsets[t.key] + t.size for t in order), default=0)
+    beside = [sum(1 << other for other, _, _ in others) for others in forbidden]  # sets of buffers, a bit each
+    offsets = [NOWHERE] * len(order)
+    for n in order:
+        offsets[n] = _lowest(forbidden[n], offsets)
+    size = max((offsets[n] + sizes[n] for n in order), default=0)
     best_size, best = size, offsets
-    top = _reaching(order, offsets, size)
+    top = _reaching(order, sizes, offsets, size)
     for _ in range(IMPROVEMENTS):
         if best_size <= enough or len(order) < 2:
             break
@@ -257,34 +259,35 @@ def _improve(order: list[Lifetime], forbidden: Forbidden, enough: int) -> tuple[
         turn = 0 if dice.random() < 0.3 else dice.randrange(moved or len(order))
         changed = order[:moved] + order[moved + 1 :]
         changed.insert(turn, order[moved])
-        stale = {order[moved].key} | beside[order[moved].key]
-        placed: dict[Key, int] = {}
-        reached = 0
-        for buffer in changed:
-            key = buffer.key
-            placed[key] = _lowest(buffer, forbidden, placed) if key in stale else offsets[key]
-            if placed[key] != offsets[key]:
-                stale |= beside[key]
-            reached = max(reached, placed[key] + buffer.size)
+        stale = 1 << order[moved] | beside[order[moved]]
+        placed, reached = [NOWHERE] * len(order), 0
+        for n in changed:
+            if stale >> n & 1:
+                placed[n] = _lowest(forbidden[n], placed)
+                if placed[n] != offsets[n]:
+                    stale |= beside[n]
+            else:
+                placed[n] = offsets[n]
+            reached = max(reached, placed[n] + sizes[n])
             if reached > size:
                 break
         else:
             size, offsets, order = reached, placed, changed
-            top = _reaching(order, offsets, size)
+            top = _reaching(order, sizes, offsets, size)
             if size < best_size:
                 best_size, best = size, offsets
     return best_size, best
 
 
-def _reaching(order: Sequence[Lifetime], offsets: Mapping[Key, int], size: int) -> list[int]:
+def _reaching(order: Sequence[int], sizes: Sequence[int], offsets: Sequence[int], size: int) -> list[int]:
     """Turns of the buffers that end at `size`."""
-    return [n for n, t in enumerate(order) if offsets[t.key] + t.size == size]
+    return [turn for turn, n in enumerate(order) if offsets[n] + sizes[n] == size]
 
 
-def _lowest(buffer: Lifetime, forbidden: Forbidden, offsets: Mapping[Key, int]) -> int:
+def _lowest(barred: Sequence[tuple[int, int, int]], offsets: Sequence[int]) -> int:
     """The lowest offset that the buffers placed so far leave free."""
     offset = 0
-    for low, high in sorted([(offsets[p] + low, offsets[p] + high) for p, low, high in forbidden[buffer.key] if p in offsets]):
+    for low, high in sorted([(o + low, o + high) for other, low, high in barred if (o := offsets[other]) >= 0]):
         if low >= offset:
             break
         if high > offset:
@@ -295,14 +298,14 @@ def _lowest(buffer: Lifetime, forbidden: Forbidden, offsets: Mapping[Key, int]) 
 def _forbidden(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap]) -> Forbidden:
     """For each buffer, what lives beside it and the open interval of offsets, counted from there, that it may not have."""
     distances = {(o.below, o.above): o.distance for o in overlaps}
-    return {
-        a.key: [
-            (b.key, -min(a.size, distances.get((a.key, b.key), a.size)), min(b.size, distances.get((b.key, a.key), b.size)))
-            for b in lifetimes
+    return [
+        [
+            (n, -min(a.size, distances.get((a.key, b.key), a.size)), min(b.size, distances.get((b.key, a.key), b.size)))
+            for n, b in enumerate(lifetimes)
             if a is not b and a.first < b.stop and b.first < a.stop
         ]
         for a in lifetimes
-    }
+    ]
 
 
 def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan, overlaps: Sequence[Overlap] = ()) -> None:

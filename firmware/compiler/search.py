@@ -7,6 +7,7 @@ one step); each is then placed for real (`plan_memory`), and only what survives 
 always reach its bound, so the front is walked by several tastes, and some schedules of equal work are placed.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from firmware.compiler.choices import NEVER, Choices
 from firmware.compiler.cost import Cost, estimate, fixed_sram, sram
+from firmware.compiler.graph import Graph
 from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan, plan_memory
-from firmware.compiler.program import Program
+from firmware.compiler.orders import orders
+from firmware.compiler.program import Program, build_program
 from firmware.compiler.schedule import Schedule, Segment
 
 
@@ -71,7 +74,16 @@ _ANY = int(NEVER) // 2
 
 def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment, ...]:
     """All schedules worth having, most memory first: none takes the bytes, multiply-accumulates and instructions of another."""
-    choices, fixed = Choices(program), fixed_sram(max_candidates)
+    return _front(Choices(program), max_candidates)
+
+
+def search_orders(graph: Graph, max_candidates: int = 0) -> tuple[Deployment, ...]:
+    """`search_front` of the best order in which the graph's operators can run."""
+    return _front(_best_order(graph), max_candidates)
+
+
+def _front(choices: Choices, max_candidates: int) -> tuple[Deployment, ...]:
+    program, fixed = choices.program, fixed_sram(max_candidates)
     found: dict[Schedule, Deployment] = {}
     for walk in (*_walks(choices), _fast_walk(choices)):
         limit = _ANY
@@ -82,6 +94,30 @@ def search_front(program: Program, max_candidates: int = 0) -> tuple[Deployment,
                     found[schedule] = deploy(program, schedule, max_candidates)
             limit = paths[0].peak - 1
     return _pareto(list(found.values()))
+
+
+def best_order(graph: Graph) -> Program:
+    """The program of the order of operators whose schedules need least memory, by their bounds; the given order among equals."""
+    return _best_order(graph).program
+
+
+def _best_order(graph: Graph) -> Choices:
+    choices = [Choices(build_program(order)) for order in orders(graph)]
+    if len(choices) == 1:
+        return choices[0]
+    fronts = [_bounds(one) for one in choices]
+    levels = sorted({work for front in fronts for work, _ in front})
+    scores = [sum(math.log(min(b for w, b in front if w <= level)) for level in levels) for front in fronts]
+    return choices[scores.index(min(scores))]
+
+
+def _bounds(choices: Choices) -> list[tuple[int, int]]:
+    """(work, least bound in bytes) of the front, nothing placed."""
+    found, limit, walk = [], _ANY, _walks(choices)[0]
+    while paths := _leanest(choices, walk, limit):
+        found.append((paths[0].work, paths[0].bound))
+        limit = paths[0].peak - 1
+    return found
 
 
 def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | None:
