@@ -77,4 +77,5 @@ def board_report(
 def _row(one: Evaluation, metric: str, info: DeviceInfo) -> PredictorRow:
     counted = None if one.instructions is None else round(one.instructions)
     name = one.name if agreement(one) == "-" else f"{one.name} ({agreement(one)})"
-    return PredictorRow(name, one.metrics.values.get(metric), model_size=info.model, instructions=counted)
+    runs_tess = one.name.startswith(("host", "emulator", "board"))
+    return PredictorRow(name, one.metrics.values.get(metric), model_size=info.model if runs_tess else None, instructions=counted)

@@ -79,6 +79,7 @@ def show_facts(client: Client, facts: DeviceFacts) -> Iterator[str]:
         yield f"work memory {facts.needed:,} B of {facts.memory:,} B"
     room = f"{facts.model_room:,} B a place" if facts.model_room else "none"
     yield f"loading     {room}; lines up to {facts.line_bytes:,} B, {facts.max_boxes} boxes"
+    yield f"keeping     {4 * facts.precision_words:,} B for average precision, {facts.tracks} objects that are followed"
     clock = f"{facts.clock_hz:,} Hz" if facts.clock_hz else "unknown"
     yield f"counts      {facts.unit or 'nothing'}; clock {clock}; caches {('off', 'I', 'D', 'I+D')[facts.caches & 3]}"
     yield "link        " + ", ".join(f"{value} {name}" for name, value in facts.counters.items())

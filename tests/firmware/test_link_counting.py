@@ -170,6 +170,38 @@ def test_a_picture_is_counted_once_however_often_it_is_sent() -> None:
     port.close()
 
 
+def lose_answers(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> list[int]:
+    """From here on the first answer of this kind to every request is lost with its session; the device has done the work."""
+    receive, lost = Client.receive, []
+
+    def loses(client: Client, wanted: Kind, request: int, size: int) -> bytes:
+        payload = receive(client, wanted, request, size)
+        if wanted == kind and len(lost) % 2 == 0:
+            lost.append(request)
+            client.session.open()
+            raise SessionLost("the answer was lost")
+        if wanted == kind:
+            lost.append(request)
+        return payload
+
+    monkeypatch.setattr(Client, "receive", loses)
+    return lost
+
+
+def test_an_answer_that_is_lost_with_its_session_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, client = connected()
+    lost = lose_answers(monkeypatch, Kind.SCORED)
+    assert evaluate(client) == EXPECTED and len(lost) == 2 * PICTURES and client.restarts == 0
+    port.close()
+
+
+def test_an_answer_that_is_lost_with_its_session_moves_tracks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, client = connected()
+    lost = lose_answers(monkeypatch, Kind.IDS)
+    assert follow(LinkTracker(client)) == FOLLOWED and len(lost) == 2 * len(WALK)
+    port.close()
+
+
 def test_another_evaluation_ends_the_first_one_and_it_goes_on() -> None:
     port, client = connected()
     first, second = Counting(client), Counting(client)
