@@ -2,6 +2,7 @@
 
     tess      model.tess through tess_open and run: libFuzzer with the address and undefined-behaviour sanitizers
     tess32    the same with 32 bits, as on the chips (needs a clang that links 32-bit programs: g++-multilib)
+    openmv    the camera's module against hostile scripts, in MicroPython on this machine: libFuzzer, the same sanitizers
     link      the device's end of the link against a hostile host: libFuzzer, the same sanitizers
     tflite    .tflite through the reader: Atheris
 
@@ -23,8 +24,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.fuzz_interpreter import build as build_interpreter
 from firmware.cli import run
 from firmware.host import BUILD, LINK, RUNTIME, BuildError, compile_c, link_sources, runtime_sources
+from firmware.openmv.package import ROOM
 
 FOLDER = Path("tests/fuzz")
 WORK = BUILD.parent / "fuzz"
@@ -36,8 +39,8 @@ SANITIZERS = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"
 FLAGS = ("-std=c11", "-O1", "-g", f"-I{RUNTIME}", f"-I{LINK}", "-DTESS_LIBFUZZER", "-DTESS_MAX_WORK=300000", *SANITIZERS)
 NO_CLANG = "fuzzing the C runtime needs clang with libFuzzer: apt-get install clang libclang-rt-dev"
 NO_ATHERIS = "fuzzing the .tflite reader needs atheris: make setup (there is none for Python 3.14 and newer)"
-TARGETS = ("tess", "tess32", "link", "tflite")
-SOURCES = {"tess": ("fuzz_tess.c", "mutate_tess.c"), "link": ("fuzz_link.c",)}
+TARGETS = ("tess", "tess32", "link", "openmv", "tflite")
+SOURCES = {"tess": ("fuzz_tess.c", "mutate_tess.c"), "link": ("fuzz_link.c",), "openmv": ("fuzz_openmv.c",)}
 
 
 class FindingError(ValueError):
@@ -70,14 +73,26 @@ def command(target: str) -> list[str]:
     if shutil.which("clang") is None:
         raise BuildError(NO_CLANG)
     width = ("-m32",) if target == "tess32" else ()
+    own = [FOLDER / name for name in SOURCES[target.removesuffix("32")]]
+    if target == "openmv":
+        own.append(ROOM / "tessera.c")
+        width = _with_interpreter(build_interpreter(own))
     try:
-        own = [FOLDER / name for name in SOURCES[target.removesuffix("32")]]
         sources = [*(link_sources() if target == "link" else runtime_sources()), *own]
         return [str(compile_c(sources, (*FLAGS, *width), f"fuzz_{target}", with_compiler=["clang"]))]
     except BuildError as error:
         if width and "cannot find" in str(error):
             raise BuildError("clang links no 32-bit programs here: apt-get install g++-multilib") from error
+        if "cannot find" not in str(error):  # a library of clang's
+            raise
         raise BuildError(f"{NO_CLANG} ({error})") from error
+
+
+def _with_interpreter(folder: Path) -> tuple[str, ...]:
+    """Flags for C files that are linked with MicroPython's core; those of a native module among them."""
+    headers = ("-std=gnu11", "-w", "-isystem", str(folder), "-DMICROPY_ENABLE_DYNRUNTIME=1")
+    core = ("-Wl,--wrap=nlr_jump", "-Wl,--whole-archive", str(folder / "core.a"), "-Wl,--no-whole-archive", "-lm")
+    return (*headers, "-fsanitize-address-use-after-return=never", *core)
 
 
 def fuzz(target: str, options: Sequence[str], folder: Path) -> Outcome:

@@ -1,6 +1,6 @@
 """Seeds of the fuzzers: tiny synthetic models of every operator and kind of schedule, `python -m tests.fuzz.seeds`.
 
-Writes tests/fuzz/corpus/{tess,tflite,link}/seed-*; the files named found-* beside them are inputs that once found a bug and stay.
+Writes tests/fuzz/corpus/{tess,tflite,link,openmv}/seed-*; found-* beside them are inputs that once found a bug and stay.
 """
 
 from pathlib import Path
@@ -98,8 +98,13 @@ def link_seeds() -> dict[str, bytes]:
     }
 
 
+def openmv_seeds() -> dict[str, bytes]:
+    """Choices of openmv/script.py by name: without meaning, but from a few bytes a fuzzer takes long to get to many."""
+    return {f"choices-{seed}": np.random.default_rng(seed).bytes(500) for seed in range(3)}
+
+
 def main() -> None:
-    for kind, files in (("tess", tess_seeds()), ("tflite", tflite_seeds()), ("link", link_seeds())):
+    for kind, files in (("tess", tess_seeds()), ("tflite", tflite_seeds()), ("link", link_seeds()), ("openmv", openmv_seeds())):
         folder = CORPUS / kind
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("seed-*"):

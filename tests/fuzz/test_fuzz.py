@@ -30,7 +30,7 @@ def test_seeds_run(path: Path) -> None:
         pytest.fail(f"{path.name} is refused: {error}; {STALE}")
 
 
-@pytest.mark.parametrize("target, executions", [("tess", 4000), ("link", 800), ("tflite", 500)])
+@pytest.mark.parametrize("target, executions", [("tess", 4000), ("link", 800), ("openmv", 100), ("tflite", 500)])
 def test_a_short_run_finds_nothing(target: str, executions: int, tmp_path: Path) -> None:
     try:
         outcome = fuzz.fuzz(target, [f"-runs={executions}", "-seed=1", "-max_len=8192"], tmp_path)
