@@ -1,6 +1,6 @@
 """Random networks under random schedules, everywhere the same bytes: `make soak`, or `python -m benchmarks.soak --graphs N`.
 
-For each seed a random graph: the interpreter whole, under two random schedules and both ends of the front of its best order, the C
+For each seed a random graph: the interpreter whole, under two random schedules and both ends of its best order's front, the C
 runtime on each of these, and TFLM. A sample of the seeds goes through the emulated Cortex-M7 as well (`emulated`), another under
 AddressSanitizer, where each step may touch its own tensors only and the plan's peak is the highest byte touched (`watched`). The
 first difference stops the run and names its seed. Resumable: the outcome file says how far each of the three came.
