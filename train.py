@@ -9,11 +9,26 @@ from datasets import cli
 from datasets.cache import cache_dataset
 from datasets.catalog import open_dataset
 from datasets.config import load_data_config
+from datasets.dataset import Dataset
+from datasets.joined import Joined
+from datasets.scenes import SceneDataset
 from datasets.subset import hold_out
 from detection import arch, plots, runs
-from detection.config import load_config
-from detection.distributed import barrier, join_world, leave_world
+from detection.config import Config, load_config
+from detection.distributed import World, barrier, join_world, leave_world
 from detection.trainer import make_trainer
+
+
+def _cached(dataset: Dataset, config: Config, folder: str, world: World) -> Dataset:
+    """The same with decoded pictures; the main process decodes, the others then find the file."""
+    if not config.train.cache or isinstance(dataset, SceneDataset):
+        return dataset
+    if not world.is_main:
+        barrier(world)
+    cached = cache_dataset(dataset, Path(folder) / "cache", config.train.cache_side, progress=runs.show_cache)
+    if world.is_main:
+        barrier(world)
+    return cached
 
 
 def main() -> int:
@@ -38,14 +53,12 @@ def main() -> int:
     try:
         data = load_data_config(config.data)
         train, val = open_dataset(data, "train", config.train.limit), open_dataset(data, "val")
-        if config.train.cache and data.format != "scenes":
-            if not world.is_main:
-                barrier(world)  # the main process decodes, the others then find the file
-            train = cache_dataset(train, Path(options.runs) / "cache", config.train.cache_side, progress=runs.show_cache)
-            if world.is_main:
-                barrier(world)
+        train = _cached(train, config, options.runs, world)
         if config.train.tuning:
             train, val = hold_out(train, config.train.tuning)
+        extra = [open_dataset(load_data_config(path), "train") for path in config.train.extra]
+        if extra:
+            train = Joined((train, *(_cached(part, config, options.runs, world) for part in extra)))
         run = Path(options.resume) if options.resume else runs.new_run(options.runs, config, world)
         trainer = make_trainer(config, train, val, run, world)
         (trainer.resume if options.resume else trainer.start)()

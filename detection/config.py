@@ -51,6 +51,7 @@ class TrainConfig(StrictModel):
 
     epochs: int = Field(100, ge=1)
     init: Path | None = None  # weights to start from: a checkpoint's averaged ones, or an ImageNet file (imagenet.py)
+    extra: tuple[Path, ...] = ()  # data YAMLs of the same classes: their training pictures join
     crop: tuple[CropSide, CropSide] | None = None  # height and width of the training crops, pixels
     batch_size: int = Field(16, ge=1)  # a process
     lr: float = Field(8e-3, gt=0)  # peak

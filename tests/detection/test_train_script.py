@@ -103,6 +103,15 @@ def test_a_data_set_that_is_missing_or_empty(door, tmp_path: Path, annotations: 
     assert not (tmp_path / "runs" / "tiny").exists()
 
 
+def test_further_data_sets_join_the_training_pictures(door, tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("{format: scenes, scenes: {count_train: 7, seed: 3}}")
+    settings = ["--config", TINY, "--runs", str(tmp_path), "train.epochs=1", f"train.extra=[{tmp_path / 'more.yaml'}]"]
+    code, out, err = door(*settings)
+    assert (code, "23 pictures" in out) == (0, True), err
+    (tmp_path / "more.yaml").write_text("{format: scenes, scenes: {count_train: 7, classes: [circle]}}")
+    refused(door(*settings), "must have the same classes", "('circle',)")
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(door, tmp_path: Path) -> None:
     settings = ["--config", TINY, "train.epochs=3", "train.val_every=3"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
