@@ -4,7 +4,7 @@
 
 Each arm is one call of train.py with the settings that all share and its own; an arm that was stopped goes on, one that has
 finished is not run again. Its last averaged weights are scored on the training pictures that `train.tuning` holds out. The first
-arm is the base; differences from it come with their bootstrap interval over pictures. Outcome: benchmarks/ablations_NAME.json and .md.
+arm is the base; differences from it come with their bootstrap interval over pictures.
 """
 
 import argparse
@@ -78,9 +78,9 @@ def train(plan: Ablations, name: str, runs: Path) -> None:
     state = finished(runs / name)
     if state:
         return
-    new = ["--config", f"configs/{plan.config}", "--runs", str(runs), *plan.settings(name)]
-    call = [sys.executable, "train.py", *(["--resume", str(runs / name), "--runs", str(runs)] if state is False else new)]
-    if subprocess.run(call, cwd=ROOT).returncode or not finished(runs / name):
+    new = ["--config", str(ROOT / "configs" / plan.config), "--runs", str(runs), *plan.settings(name)]
+    call = ["--resume", str(runs / name), "--runs", str(runs)] if state is False else new
+    if subprocess.run([sys.executable, str(ROOT / "train.py"), *call]).returncode or not finished(runs / name):
         raise ConfigError(f"arm '{name}' did not reach its end; call again to go on")
 
 
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="ARM", help="train these and report on what has finished")
     parser.add_argument("--runs", type=Path, default=None, help="folder of the arms' runs (default: runs/ablations_NAME)")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help=f"of the bootstrap (default: {RESAMPLES})")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), metavar="DIR", help="of ablations_NAME.json and .md")
     options = parser.parse_args()
     plan = load_yaml(options.plan, Ablations)
     runs = options.runs or Path("runs") / f"ablations_{options.plan.stem}"

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import keras_zoo, other_models, paper_tables
+from benchmarks import ablations, keras_zoo, other_models, paper_tables
 from benchmarks.networks import MOBILENET_V2, MOBILENET_V2_RD, backbone
+from datasets import cli
+from datasets.strict import load_yaml
+from detection.config import load_config
 from firmware.compiler.graph import Shape
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import patches
@@ -65,3 +68,49 @@ def test_the_committed_keras_networks_gave_tflms_bytes() -> None:
 def test_the_committed_foreign_models_gave_tflms_bytes_on_host_and_emulator() -> None:
     models = json.loads(Path("benchmarks/other_models.json").read_text())["models"]
     assert sum(m["exported"] for m in models) >= 4 and all(other_models.good(m) for m in models)
+
+
+def ablate(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["ablations", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(ablations.main)
+    return ended.value.code  # type: ignore[return-value]
+
+
+def test_arms_are_trained_once_and_compared_on_unseen_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scenes.yaml").write_text("{format: scenes, scenes: {count_train: 60, count_val: 2}}")
+    plan = tmp_path / "plan.yaml"
+    settings = f"data={tmp_path / 'scenes.yaml'}, train.tuning=0.4, train.limit=20, train.val_every=9"
+    plan.write_text(
+        f"config: tiny.yaml\nset: [{settings}]\narms:\n  base: {{what: as it is}}\n"
+        "  small: {what: smaller crops, set: ['train.crop=[64,64]']}\n  late: {what: not trained}\n"
+    )
+    call = (str(plan), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--resamples", "20")
+    assert ablate(monkeypatch, *call, "--only", "huge") == 1
+    assert "has no arm 'huge'; it has base, small, late" in capfd.readouterr().err
+    assert ablate(monkeypatch, *call, "--only", "base", "small") == 0
+    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/weights/last.pt")}
+    document = json.loads((tmp_path / "ablations_plan.json").read_text())
+    lines = (tmp_path / "ablations_plan.md").read_text().splitlines()
+    assert list(document["arms"]) == ["base", "small"] and document["arms"]["small"]["macs"] == document["arms"]["base"]["macs"]
+    assert 10 < document["dataset"]["images"] < 40 and document["differences"][0]["of"] == "small"
+    assert lines[-2].startswith("| as it is | 1.4 | 0.") and lines[-1].startswith("| smaller crops | 1.4 | 0.")
+    assert ablate(monkeypatch, *call, "--only", "base", "small") == 0
+    assert trained == {path: path.stat().st_mtime_ns for path in trained} and len(trained) == 2
+
+
+def test_arms_need_pictures_that_are_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan.yaml").write_text("{config: tiny.yaml, set: [train.epochs=1], arms: {base: {what: all}}}")
+    assert ablate(monkeypatch, str(tmp_path / "plan.yaml")) == 1
+    assert "train.tuning=SHARE is missing" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("plan", sorted(Path("configs/ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_committed_plans_name_settings_that_exist(plan: Path) -> None:
+    arms = load_yaml(plan, ablations.Ablations)
+    for name in arms.arms:
+        load_config(Path("configs") / arms.config, arms.settings(name))
