@@ -41,7 +41,7 @@ LINK_FLAGS = (
     *("-Wl,--no-warn-rwx-segments", "-Wl,--print-memory-usage"),
 )
 BASE_SOURCES = ("startup.c", "meter.c")
-EMULATED_SOURCES = ("emulated.c", "semihosting.c")
+EMULATED_SOURCES, BOARD_SOURCES = ("emulated.c", "semihosting.c"), ("noted.c",)
 LOADED_BOXES, LOADED_COUNTERS, MOST_PROFILED = 512, 2048, 1024  # room for what a loaded model may need
 
 
@@ -193,7 +193,7 @@ def _base(chip: Target) -> list[Path]:
     """C files of every program: the start, and those of the board's own folder and of the one that it shares with others."""
     firmware = _firmware(chip)
     folders = [ROOM / "targets" / name for name in (firmware.folder, firmware.family) if name]
-    common = (*BASE_SOURCES, *(EMULATED_SOURCES if firmware.machine else ()))
+    common = (*BASE_SOURCES, *(EMULATED_SOURCES if firmware.machine else BOARD_SOURCES))
     return [*(COMMON / name for name in common), *(source for folder in folders for source in sorted(folder.glob("*.c")))]
 
 

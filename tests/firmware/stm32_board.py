@@ -55,6 +55,8 @@ class Board(ABC):
     stream: ClassVar[int]
     cache_sets: ClassVar[int]
     slow_clock: ClassVar[int]  # Hz after a reset
+    slow_timer: ClassVar[int] = TIM2  # counts on when CYCCNT wraps
+    cpu: ClassVar[int] = UC_CPU_ARM_CORTEX_M7
     name = "board"
 
     def __init__(self, image: bytes, crystal: bool = True, cells: Cells | None = None) -> None:
@@ -62,7 +64,7 @@ class Board(ABC):
         self.crystal = crystal
         self.options = {"crystal": crystal}
         self.uc = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
-        self.uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_M7)
+        self.uc.ctl_set_cpu_model(self.cpu)
         self.uc.mem_map(FLASH, self.flash_size, UC_PROT_READ | UC_PROT_EXEC)
         self.uc.mem_write(FLASH, cells.data if cells else image.ljust(self.flash_size, b"\xff"))
         for base, size in self.memories.items():
@@ -114,7 +116,7 @@ class Board(ABC):
         self.cleaned: set[int] = set()  # what DCISW was given
         self.mpu: dict[int, tuple[int, int]] = {}
         self.core = self.slow_clock
-        self.counters = {TIM2 + 0x24: 0, DWT + 4: 0}
+        self.counters = {self.slow_timer + 0x24: 0, DWT + 4: 0}
         self.fetched = self.same = 0
         self.looks, self.last = PATIENCE, -1
         self.failure: BaseException | None = None
@@ -190,7 +192,7 @@ class Board(ABC):
         if self.same > ENDLESS:
             raise Refused(f"the program waits for ever for register {at:#x}")
         if at in self.counters:
-            return (self.cycles >> (8 if at == TIM2 + 0x24 else 0)) - self.counters[at] & 0xFFFFFFFF
+            return (self.cycles >> (8 if at == self.slow_timer + 0x24 else 0)) - self.counters[at] & 0xFFFFFFFF
         if at == self.usart + ISR:
             return 0xC0  # everything is sent at once; time is counted when it is
         if at == self.stream + NDTR:
@@ -210,7 +212,7 @@ class Board(ABC):
         self.last = -1
         before = self.registers.get(at, 0)
         if at in self.counters:
-            self.counters[at] = (self.cycles >> (8 if at == TIM2 + 0x24 else 0)) - value
+            self.counters[at] = (self.cycles >> (8 if at == self.slow_timer + 0x24 else 0)) - value
             return
         rule = self._rules.get(at)
         if at == self.usart + TDR:
@@ -247,7 +249,7 @@ class Board(ABC):
             SCS + 0xF60: lambda _, value: self.cleaned.add(value),
             SCS + 0xDA0: self._region_set,
             DWT: self._counter_started,
-            TIM2 + 0x28: self._prescaled,
+            self.slow_timer + 0x28: self._prescaled,
             self.usart + BRR: self._rate_set,
             self.stream: self._stream_set,
             self.stream + NDTR: self._stream_changed,
@@ -314,7 +316,7 @@ class Board(ABC):
 
     def _prescaled(self, _: int, value: int) -> None:
         if self.timer_clock() * 256 != self.core * (value + 1):
-            raise Refused(f"TIM2: a tick is {self.core * (value + 1) / self.timer_clock():g} cycles, not 256")
+            raise Refused(f"the slow timer: a tick is {self.core * (value + 1) / self.timer_clock():g} cycles, not 256")
 
     # -- serial line --
 

@@ -1,9 +1,11 @@
-"""Clocks, power and flash of the two chips, as RM0433 and RM0385 have them. See stm32_board.py."""
+"""Clocks, power and flash of the chips, as RM0433, RM0385 and RM0090 have them. See stm32_board.py."""
 
 from typing import ClassVar
 
-from tests.firmware.stm32_board import TIM2, Board, core_registers, serial_registers
-from tests.firmware.stm32_flash import Cells, FlashF7, FlashH7, Refused
+from unicorn.arm_const import UC_CPU_ARM_CORTEX_M4
+
+from tests.firmware.stm32_board import DWT, PATIENCE, SCS, TIM2, Board, core_registers, serial_registers
+from tests.firmware.stm32_flash import Cells, FlashF7, FlashFixed, FlashH7, Refused
 
 MHZ = 1_000_000
 
@@ -311,4 +313,115 @@ class Stm32F746(Board):
         self.registers[self.CSR] = 0 if value & 1 << 24 else before
 
 
-CHIPS = {"stm32h743": Stm32H743, "stm32f746": Stm32F746}
+class Stm32F405(Stm32F746):
+    """Any board with this chip; its clocks are those of the STM32F746 but for the limits. A USART of the older kind, without DMA:
+    one byte is kept, and who does not look in time loses the next.
+    """
+
+    name = "stm32f405"
+    memories: ClassVar = {0x20000000: 128 << 10}
+    peripherals: ClassVar = tuple((at, 0x1000) for at in (0x40000000, 0x40007000, 0x40011000, 0x40020000, 0x40023000))
+    stream = 0  # none
+    slow_timer = 0x40000C00  # TIM5
+    cpu = UC_CPU_ARM_CORTEX_M4
+    controller = FlashFixed
+    STATE, DATA, RATE, CONTROL = (0x40011000 + at for at in (0, 4, 8, 0xC))
+
+    plain: ClassVar = {
+        **core_registers(1), **dict.fromkeys((STATE, DATA, RATE, CONTROL), 0),
+        **dict.fromkeys((slow_timer, slow_timer + 0x14, slow_timer + 0x28, 0xE000E104, 0xE000E284), 0),
+        Stm32F746.PWR_CR1: 0x4000, Stm32F746.ACR: 0, Stm32F746.CR: 0x83, Stm32F746.PLLCFGR: 0x24003010, Stm32F746.CFGR: 0,
+        Stm32F746.CSR: 0, Stm32F746.AHB1ENR: 0x00100000, Stm32F746.APB1ENR: 0, Stm32F746.APB2ENR: 0,
+        Stm32F746.GPIOA: 0xA8000000, Stm32F746.GPIOA + 0x24: 0,
+    }  # fmt: skip
+
+    def reset(self, power_on: bool = False) -> None:
+        self.arriving: list[tuple[float, int]] = []  # when a byte is whole, byte
+        self.received: list[int] = []  # at most one
+        self.full_until = 0.0  # the sender
+        super().reset(power_on)
+
+    def gates(self):
+        return (
+            (self.APB1ENR, 3, self.slow_timer, self.slow_timer + 0x28), (self.APB1ENR, 28, self.PWR_CR1, self.PWR_CSR1),
+            (self.APB2ENR, 4, self.STATE, self.CONTROL), (self.AHB1ENR, 0, self.GPIOA, self.GPIOA + 0x24),
+        )  # fmt: skip
+
+    def rules(self):
+        kept = {at: rule for at, rule in super().rules().items() if at in self.plain}
+        return {**kept, self.PWR_CR1: self._voltage, self.DATA: self._send, self.RATE: self._rate, DWT: self._counter_started}
+
+    def _voltage(self, _: int, value: int) -> None:
+        if not value >> 14 & 1:
+            raise Refused("PWR: scale 2 is not for 168 MHz")
+
+    def _counter_started(self, _: int, value: int) -> None:
+        if not self.registers[SCS + 0xDFC] >> 24 & 1:
+            raise Refused("DWT: without TRCENA")
+
+    def check_pll(self) -> None:
+        reference, vco, _ = self.pll()
+        if not MHZ <= reference <= 2 * MHZ or not 100 * MHZ <= vco <= 432 * MHZ:
+            raise Refused(f"RCC: the PLL cannot make {vco:g} Hz from {reference:g}")
+
+    def check(self) -> None:
+        """Nothing runs faster than it stands (RM0090, table 11)."""
+        core, slow, fast = self.clocks()
+        if core > 168 * MHZ or slow > 42 * MHZ or fast > 84 * MHZ:
+            raise Refused(f"RCC: {core:g}, {slow:g}, {fast:g} Hz are too fast")
+        if core > ((self.registers[self.ACR] & 7) + 1) * 30 * MHZ:
+            raise Refused(f"FLASH: {self.registers[self.ACR] & 7} wait states are not for {core:g} Hz")
+
+    def pins_connected(self) -> bool:
+        return self.registers[self.GPIOA] >> 18 & 15 == 0xA and self.registers[self.GPIOA + 0x24] >> 4 & 0xFF == 0x77
+
+    # -- the older USART --
+
+    def write(self, data: bytes) -> None:
+        at = max([self.time, *(time for time, _ in self.arriving[-1:])])
+        if self.registers[self.CONTROL] & 0x2004 == 0x2004:
+            self.arriving += [(at + (i + 1) * 10 / self.rate, byte) for i, byte in enumerate(self._garbled(data))]
+            self.looks = max(self.looks, PATIENCE)
+
+    def _rate(self, _: int, value: int) -> None:
+        if self.registers[self.CONTROL] >> 13 & 1 or value < 16:
+            raise Refused("USART: BRR is written while UE is 1, or too small")
+
+    def _line_rate(self) -> float:
+        return self.usart_clock() / self.registers[self.RATE]
+
+    def _arrive(self) -> None:
+        while self.arriving and self.arriving[0][0] <= self.time:
+            if self.received:
+                raise Refused("USART: a byte was lost: nobody had read the one before")
+            self.received.append(self.arriving.pop(0)[1])
+
+    def read_register(self, at: int, size: int = 4) -> int:
+        if at == self.DATA:
+            self._accessed(at, size)
+            self.looks += 1  # for when the program takes it out of its own buffer
+            return self.received.pop() if self.received else 0
+        if at != self.STATE:
+            return super().read_register(at, size)
+        self._accessed(at, size)
+        self._arrive()
+        events = [time for time, _ in self.arriving[:1]] + ([self.full_until] if self.full_until > self.time else [])
+        if not self.received and events:  # the program waits: time goes on to what comes first
+            self.pass_cycles(round((min(events) - self.time) * self.core) + 1)
+            self._arrive()
+        elif not self.received:
+            self._look()
+        return 0x20 * len(self.received) | (0xC0 if self.full_until <= self.time else 0)
+
+    def _send(self, _: int, value: int) -> None:
+        if self.registers[self.CONTROL] & 0x2008 != 0x2008 or not self.pins_connected():
+            raise Refused("USART: the sender is off, or its pins are not connected")
+        if self.full_until > self.time:
+            raise Refused("USART: the sender is full")
+        self.sent += self._garbled(bytes([value & 0xFF]))
+        self.full_until = self.time + 10 / self._line_rate()
+        self.looks = max(self.looks, PATIENCE)
+
+
+CHIPS = {"stm32h743": Stm32H743, "stm32f746": Stm32F746}  # with a store, DMA and a second memory
+BOARDS = {**CHIPS, "stm32f405": Stm32F405}

@@ -55,7 +55,8 @@ class Flash(ABC):
         self.stale: set[int] = set()
         self.steps, self.cut_at = 0, 0  # erases and programmed words so far; the one at which the power fails, 0 for none
         self.chance = random.Random(0)
-        self.uc.hook_add(UC_HOOK_MEM_WRITE_PROT, self._on_write, begin=self.first, end=self.end - 1)
+        if self.first < self.end:
+            self.uc.hook_add(UC_HOOK_MEM_WRITE_PROT, self._on_write, begin=self.first, end=self.end - 1)
         if self.torn:  # where nothing is torn, reading is left to unicorn: a hook at each word is slow
             self.uc.hook_add(UC_HOOK_MEM_READ, self._on_read, begin=min(self.torn), end=max(self.torn) + self.word - 1)
         self.reset()
@@ -249,6 +250,22 @@ class FlashH7(Flash):
 
     def found_damage(self) -> None:
         self.damage |= self.DBECCERR
+
+
+class FlashFixed(Flash):
+    """A flash that no program of ours changes: what is written there is a fault."""
+
+    first, end, sector, word, corrects = 0, 0, 1, 1, False
+    registers: ClassVar = {}
+
+    def rules(self) -> dict:
+        return {}
+
+    def status(self, at: int) -> int | None:
+        return None
+
+    def store(self, at: int, size: int, value: int) -> None:
+        raise AssertionError
 
 
 class FlashF7(Flash):

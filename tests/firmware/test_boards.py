@@ -13,9 +13,9 @@ import pytest
 from unicorn import UC_HOOK_CODE
 
 from firmware import build as build_module
-from firmware.build import BuildError, Image, build, build_link
+from firmware.build import BuildError, Image, build, build_link, build_program
 from firmware.compiler.image import write_image
-from firmware.compiler.program import build_program
+from firmware.compiler.program import build_program as flatten
 from firmware.compiler.schedule import stream
 from firmware.compiler.search import deploy
 from firmware.compiler.target import Target, load_target
@@ -25,11 +25,13 @@ from firmware.host import HostModel
 from firmware.link.client import NETWORK_ROWS, Answer, Client
 from firmware.link.counting import Counting
 from firmware.link.following import LinkTracker
-from firmware.link.session import LinkError, Reset
+from firmware.link.frame import Frame, Parser
+from firmware.link.ports import EmulatorPort
+from firmware.link.session import Control, LinkError, Reset
 from firmware.track import Tracker
 from tests.firmware.graphs import random_graph
 from tests.firmware.stm32_board import FLASH, Board
-from tests.firmware.stm32_chips import CHIPS
+from tests.firmware.stm32_chips import BOARDS, CHIPS
 from tests.firmware.stm32_flash import PowerCut, Refused
 from tests.firmware.test_device import HEIGHT, WIDTH, make_tess
 from tests.firmware.test_link_counting import TRUTH, host_precision
@@ -37,7 +39,7 @@ from tests.firmware.test_link_counting import TRUTH, host_precision
 
 def make_tiny(seed: int) -> bytes:
     """A model of a few hundred bytes."""
-    program = build_program(random_graph(np.random.default_rng(seed), max_ops=2, max_size=8))
+    program = flatten(random_graph(np.random.default_rng(seed), max_ops=2, max_size=8))
     return write_image(deploy(program, stream(program)), None, bytes(32))
 
 
@@ -45,12 +47,13 @@ MODEL = make_tess("stream")
 OTHER = make_tess("least")
 TINY = tuple(make_tiny(seed) for seed in (2, 5, 6))
 FRAME = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-FULL_SPEED = {"stm32h743": 480_000_000, "stm32f746": 216_000_000}
+FULL_SPEED = {"stm32h743": 480_000_000, "stm32f746": 216_000_000, "stm32f405": 168_000_000}
 
 pytestmark = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None, reason="needs apt packages gcc-arm-none-eabi and libnewlib-arm-none-eabi"
 )
 targets = pytest.mark.parametrize("name", CHIPS)
+all_targets = pytest.mark.parametrize("name", BOARDS)
 
 
 def image_bytes(name: str | Target, folder: Path) -> tuple[Image, bytes]:
@@ -61,7 +64,7 @@ def image_bytes(name: str | Target, folder: Path) -> tuple[Image, bytes]:
 
 
 def started(name: str, folder: Path, target: Target | None = None, **options) -> tuple[Board, Client]:
-    board = CHIPS[name](image_bytes(target or name, folder)[1], **options)
+    board = BOARDS[name](image_bytes(target or name, folder)[1], **options)
     client = Client(board)
     client.connect(MODEL)
     return board, client
@@ -91,11 +94,11 @@ def assert_hosts_bytes(answer: Answer, model: bytes = MODEL) -> None:
     assert heads.keys() == answer.heads.keys() and all(np.array_equal(heads[n], answer.heads[n]) for n in heads)
 
 
-@targets
+@all_targets
 def test_a_board_starts_at_full_speed_and_finds_the_hosts_boxes(name: str, tmp_path: Path) -> None:
     board, client = started(name, tmp_path)
     facts = client.facts
-    assert (facts.board, facts.unit, facts.caches) == (name, "cycles", 3)
+    assert (facts.board, facts.unit, facts.caches) == (name, "cycles", 3 if name in CHIPS else 0)
     assert facts.clock_hz == board.core == FULL_SPEED[name] == load_target(name).clock_hz
     answer = run(client)
     assert_hosts_bytes(answer)
@@ -277,11 +280,11 @@ def test_a_mistake_with_the_flash_is_refused(
         identity(CHIPS[name](b"", cells=cells))
 
 
-@targets
+@all_targets
 def test_cycles_are_counted_beyond_32_bits(name: str, tmp_path: Path) -> None:
     """Time passes in a kernel, so much that CYCCNT wraps in most of its calls."""
     image, data = image_bytes(name, tmp_path)
-    board = CHIPS[name](data)
+    board = BOARDS[name](data)
     client = Client(board)
     client.connect(MODEL)
     symbols = subprocess.check_output(["arm-none-eabi-nm", image.elf], text=True)
@@ -294,7 +297,7 @@ def test_cycles_are_counted_beyond_32_bits(name: str, tmp_path: Path) -> None:
     assert np.array_equal(busy.boxes, calm.boxes)
 
 
-@targets
+@all_targets
 def test_a_fault_is_told_after_the_reset(name: str, tmp_path: Path) -> None:
     board, client = started(name, tmp_path)
     board.pc = 0x00000100  # where no memory is
@@ -307,7 +310,55 @@ def test_a_fault_is_told_after_the_reset(name: str, tmp_path: Path) -> None:
     assert_hosts_bytes(run(client))
 
 
-@targets
+def echoes(folder: Path) -> int:
+    """Of three frames that are sent to an STM32F405 without a pause, while it answers the first of them."""
+    board, client = started("stm32f405", folder)
+    for _ in range(3):
+        client.session._transmit(Frame(Control.ECHO, payload=bytes(range(100))))
+    parser = Parser()
+    return sum(frame is not None and frame.type == Control.ECHO for frame in parser.feed(board.read(1)))
+
+
+def test_what_arrives_while_a_board_without_dma_sends_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert echoes(tmp_path) == 3
+    looks = "    look();\n    while (!(REGISTER(USART1_SR) & ROOM_TO_SEND)) {\n        look();\n    }\n"
+    make_mistake(monkeypatch, tmp_path, "port.c", looks, "    wait_for(USART1_SR, ROOM_TO_SEND, ROOM_TO_SEND);\n")
+    with pytest.raises(Refused, match="a byte was lost"):
+        echoes(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="needs apt package qemu-system-arm")
+def test_the_image_of_an_stm32f405_runs_in_qemu_too() -> None:
+    """The same file: without a PLL it counts instructions at the speed that it has."""
+    image = build_link("stm32f405", MODEL)
+    port = EmulatorPort("qemu", replace(image, target=load_target("netduinoplus2")))
+    try:
+        client = Client(port)
+        client.connect(MODEL)
+        assert (client.facts.board, client.facts.unit, client.facts.clock_hz) == ("stm32f405", "instructions", None)
+        assert_hosts_bytes(run(client))
+        client.selftest()
+    finally:
+        port.close()
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="needs apt package qemu-system-arm")
+def test_an_access_outside_of_its_ram_restarts_an_stm32f405_which_says_where() -> None:
+    program = build_program("stm32f405", [Path(__file__).parent / "c" / "fault_board.c"])
+    port = EmulatorPort("qemu", replace(program, target=load_target("netduinoplus2")))
+    try:
+        told = b""
+        while told.count(b"\n") < 2:
+            told += port.read(10)
+    finally:
+        port.close()
+    first, second = told.decode().splitlines()[:2]
+    symbols = subprocess.check_output(["arm-none-eabi-addr2line", "-f", "-e", program.elf, second.split()[1]], text=True)
+    assert first == "start 0"
+    assert second.split()[0] == "fault" and symbols.startswith("touch") and int(second.split()[2], 16) & 1 << 9
+
+
+@all_targets
 def test_a_power_on_is_told_as_one(name: str, tmp_path: Path) -> None:
     _, client = started(name, tmp_path)
     assert client.session.welcome.reset == Reset.POWER
@@ -342,6 +393,16 @@ MISTAKES = {
         ("MPU_UNCACHED);   // SRAM2", "MPU_WRITE_BACK);   // SRAM2", "cache hides"),
         (".stream_bits = 4u << 25", ".stream_bits = 5u << 25", "not that of the USART"),
     ],
+    "stm32f405": [
+        ("WAIT_STATES = 5", "WAIT_STATES = 4", "4 wait states"),
+        ("336u << 6", "448u << 6", "cannot make"),
+        ("4u << 13 | 5u << 10", "4u << 13 | 4u << 10", "too fast"),
+        ("return wait_bounded(RCC_CR, PLLRDY, PLL_READS);", "return 1;", "before it is ready"),
+        ("    modify(PWR_CR, VOS1, VOS1);", "    modify(PWR_CR, VOS1, 0);", "scale 2"),
+        ("1u << 28 | 1u << 3 | 1; // PWR", "1u << 28 | 1; // PWR", "has no clock"),
+        ("start_timer(TIM5, 128)", "start_timer(TIM5, 256)", "a tick is"),
+        ("0xFF0u, 0x770u", "0xFF0u, 0x700u", "pins"),
+    ],
 }
 
 
@@ -353,7 +414,7 @@ def test_a_mistake_in_the_start_up_is_refused(
 ) -> None:
     """Each line that the reference manual asks for is missed when it is not there: the same program, one thing wrong."""
     make_mistake(monkeypatch, tmp_path, "port.c", right, wrong)
-    board = CHIPS[name](image_bytes(name, tmp_path)[1])
+    board = BOARDS[name](image_bytes(name, tmp_path)[1])
     with pytest.raises(Refused, match=words):
         board.run()
 

@@ -14,7 +14,7 @@ from firmware.compiler.target import TargetError, load_target, parse_size, targe
 from firmware.emulator import DeviceError, run_qemu
 
 EMULATED = ("mps2-an386", "mps2-an500", "mps3-an547", "netduinoplus2")
-BOARDS = ("stm32f746", "stm32h743")
+BOARDS = ("stm32f405", "stm32f746", "stm32h743")
 needs_toolchain = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None,
     reason="needs apt packages gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm",

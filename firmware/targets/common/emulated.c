@@ -1,13 +1,13 @@
 // What all emulated boards share: a fault is a line on the console, and the end of main ends the emulator.
-#include "link.h"
+#include "link_session.h"
 #include "port.h"
 #include "scb.h"
 #include "semihosting.h"
 
 enum { FAULT_STATUS = 101 };
 
-void port_describe(link_config_t *config) {
-    config->unit = LINK_INSTRUCTIONS;
+void port_noted(link_start_t *start) {
+    (void)start;
 }
 
 void port_end(int status) {

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 struct link_config;
+struct link_start;
 
 // Starts clocks and timers, and memory protection where wrong addresses would not fault by themselves. Called before main.
 void port_init(void);
@@ -13,6 +14,9 @@ void port_init(void);
 __attribute__((noreturn)) void port_end(int status);
 // A fault. `frame` is r0-r3, r12, lr, pc, xpsr as the chip pushed them, NULL when the stack ran out. Does not return.
 __attribute__((noreturn)) void port_fault(const uint32_t *frame, uint32_t sp);
+
+// After a fault that ended in a reset: tells it as the reason of this start.
+void port_noted(struct link_start *start);
 
 // A running count of timer ticks. Always executes the same number of instructions.
 uint64_t port_ticks(void);

@@ -4,6 +4,7 @@
  */
 #include "port.h"
 
+#include "link.h"
 #include "mpu.h"
 #include "nvic.h"
 
@@ -70,4 +71,8 @@ void port_uart_wait(void) {
     if (!(UART_STATE & 2)) {
         nvic_sleep();
     }
+}
+
+void port_describe(link_config_t *config) {
+    config->unit = LINK_INSTRUCTIONS;
 }

@@ -124,36 +124,6 @@ static int set_baud(void *ctx, uint32_t rate) {
     return 0;
 }
 
-/// Faults: noted where a reset does not reach, told to the host after it ///
-
-#define NOTED 0x7E55FA17u
-
-static struct {
-    uint32_t noted;
-    uint32_t pc, lr, cfsr;
-} note __attribute__((section(".noinit")));
-
-static __attribute__((noreturn)) void reset(void) {
-    __asm volatile("dsb" ::: "memory");
-    SCB_AIRCR = 0x05FA0000u | 1u << 2;
-    __asm volatile("dsb" ::: "memory");
-    for (;;) {
-    }
-}
-
-void port_end(int status) {
-    (void)status; // the port is never gone
-    reset();
-}
-
-void port_fault(const uint32_t *frame, uint32_t sp) {
-    note.pc = frame ? frame[6] : 0; // 0: the stack ran out, and lr is where it points to
-    note.lr = frame ? frame[5] : sp;
-    note.cfsr = SCB_CFSR;
-    note.noted = NOTED;
-    reset();
-}
-
 void port_describe(link_config_t *config) {
     config->unit = LINK_CYCLES;
     config->clock_hz = stm32_clocks.core;
@@ -163,11 +133,5 @@ void port_describe(link_config_t *config) {
     config->port.rows_ahead = ROWS_AHEAD;
     config->store = stm32_store(config->store);
     config->start.reset = stm32_reset_reason();
-    if (config->start.reset == LINK_RESET_SOFTWARE && note.noted == NOTED) {
-        config->start.reset = LINK_RESET_FAULT;
-        config->start.pc = note.pc;
-        config->start.lr = note.lr;
-        config->start.cfsr = note.cfsr;
-    }
-    note.noted = 0;
+    port_noted(&config->start);
 }

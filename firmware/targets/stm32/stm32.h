@@ -8,8 +8,7 @@
 #include <stdint.h>
 
 #include "link_store.h"
-
-#define REGISTER(address) (*(volatile uint32_t *)(address))
+#include "register.h"
 
 // Set by port_init, before anything else of this header is called.
 typedef struct stm32_clocks {
@@ -44,27 +43,6 @@ int stm32_flash_damaged(void);
 
 // The store with its places in flash: what erases, writes and reads them.
 const link_store_t *stm32_store(const link_store_t *places);
-
-// Waits until the masked bits have this value.
-static inline void wait_for(uint32_t address, uint32_t mask, uint32_t value) {
-    while ((REGISTER(address) & mask) != value) {
-    }
-}
-
-// Waits until the bits are set, but no more than so many reads. Whether they are.
-static inline int wait_bounded(uint32_t address, uint32_t bits, uint32_t reads) {
-    while (reads-- > 0) {
-        if ((REGISTER(address) & bits) == bits) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-// Replaces the masked bits.
-static inline void modify(uint32_t address, uint32_t mask, uint32_t value) {
-    REGISTER(address) = (REGISTER(address) & ~mask) | value;
-}
 
 // Empties both caches and switches them on. The MPU has been set up.
 void stm32_enable_caches(void);
