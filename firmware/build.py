@@ -181,7 +181,9 @@ def _sized(target: str | Target, sram: int | None) -> Target:
         return chip
     if sram > chip.sram:
         raise TargetError(f"target '{chip.name}' has {chip.sram:,} B of SRAM, not {sram:,}")
-    return Target(**{**vars(chip), "sram": sram, "app_reserve": 0, "stack_reserve": min(chip.stack_reserve, sram // 4)})
+    beside = chip.sram - chip.firmware.large_ram  # of a chip with two memories the large one shrinks first
+    firmware = replace(chip.firmware, large_ram=max(0, sram - beside))
+    return replace(chip, sram=sram, app_reserve=0, stack_reserve=min(chip.stack_reserve, sram // 4), firmware=firmware)
 
 
 def _firmware(chip: Target) -> Firmware:

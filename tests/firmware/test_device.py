@@ -207,6 +207,10 @@ def test_too_big_for_the_target(models: dict[str, bytes]) -> None:
         BuildError, match=r"needs [\d,]+ B of RAM .* the target has 24,576 B: [\d,]+ B too many; choose a sch"
     ):
         build("mps2-an500", models["stream"], sram=24 * 1024)
+    with pytest.raises(BuildError, match=r"needs [\d,]+ B of RAM .*the target has 24,576 B: [\d,]+ B too many"):
+        build("mps3-an547", models["stream"], sram=24 * 1024)
+    image = build("mps3-an547", models["stream"], sram=64 * 1024)  # of its two memories the large one is gone
+    assert {name: size for name, _, size in image.regions}["RAM"] == 64 * 1024
     with pytest.raises(
         BuildError, match=r"netduinoplus2.*B of RAM \(300,000 B of it work memory\), the target has 196,608 B"
     ):

@@ -3,17 +3,19 @@
 import re
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from firmware import build as build_module
-from firmware.build import BuildError, Image, build_probe
+from firmware.build import BuildError, Image, build, build_link, build_probe
 from firmware.compiler.target import TargetError, load_target, parse_size, target_names
 from firmware.emulator import DeviceError, run_qemu
 
 EMULATED = ("mps2-an386", "mps2-an500", "mps3-an547", "netduinoplus2")
+FACES = Path(__file__).resolve().parents[2] / "zoo" / "face_qvga" / "model.tess"
 BOARDS = ("stm32f405", "stm32f746", "stm32h743")
 needs_toolchain = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None,
@@ -76,6 +78,22 @@ def test_missing_compiler_names_the_packages(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(BuildError, match="apt-get install gcc-arm-none-eabi"):
         build_probe("mps2-an500")
     build_module.compiler_version.cache_clear()
+
+
+@needs_toolchain
+@pytest.mark.parametrize("name", EMULATED + BOARDS)
+def test_every_image_holds_the_committed_model_and_says_when_it_cannot(name: str) -> None:
+    make = build if name in EMULATED else build_link
+    image, chip = make(name, FACES), load_target(name)
+    assert image.model == FACES.stat().st_size and all(used <= size for _, used, size in image.regions)
+    for region, used, size in image.regions:
+        assert f"used of {size:,}" in image.table() and f"{used:,} B" in image.table() and region in image.table()
+    with pytest.raises(BuildError, match=rf"'{name}' needs [\d,]+ B of flash .*the target has 65,536 B: [\d,]+ B too many"):
+        make(replace(chip, flash=64 << 10), FACES)
+    assert chip.firmware is not None
+    small = replace(chip, sram=40 << 10, firmware=replace(chip.firmware, large_ram=0, model_place=0, link_memory=0))
+    with pytest.raises(BuildError, match=rf"'{name}' needs [\d,]+ B of RAM .*the target has 40,960 B: [\d,]+ B too many"):
+        make(small, FACES)
 
 
 @needs_toolchain
