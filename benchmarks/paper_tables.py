@@ -22,7 +22,7 @@ from firmware.compiler.graph import Add, DepthwiseConv2D, Graph
 from firmware.compiler.program import Program, build_program
 from firmware.compiler.published import fused_chains, published_schedule
 from firmware.compiler.schedule import ScheduleError
-from firmware.compiler.search import deploy, search_front
+from firmware.compiler.search import deploy, search_orders
 from firmware.compiler.tflite import read_tflite
 
 KIB = 1024
@@ -157,7 +157,7 @@ def row(graph: Graph, stage: tuple[int, int] | None = None) -> dict[str, Any]:
     found["msf"] = _executed(program, f"msf:{FUSED}")
     counted = fused_chains(program, FUSED, as_counted=True)
     found["msf_counted"] = {"paper": counted.peak, "recompute": counted.work / program.macs}
-    found["front"] = [_point(d) for d in search_front(program)]
+    found["front"] = [_point(d) for d in search_orders(graph)]
     return found
 
 
