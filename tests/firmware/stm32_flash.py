@@ -48,11 +48,13 @@ class Flash(ABC):
     word: ClassVar[int]  # bytes that are programmed at once
     corrects: ClassVar[bool]  # has error correction
     registers: ClassVar[dict[int, int]]
+    WRPERR: ClassVar[int]  # of the status
 
     def __init__(self, board: "Board", cells: Cells) -> None:
         self.board, self.uc = board, board.uc
         self.torn, self.written = set(cells.torn), set(cells.written)
         self.stale: set[int] = set()
+        self.write_protected = False  # by the chip's option bytes
         self.steps, self.cut_at = 0, 0  # erases and programmed words so far; the one at which the power fails, 0 for none
         self.chance = random.Random(0)
         if self.first < self.end:
@@ -63,7 +65,7 @@ class Flash(ABC):
 
     def reset(self) -> None:
         self.keys: list[int] = []
-        self.busy = 0
+        self.busy = self.flags = 0
         self.stale.clear()
 
     def cells(self) -> Cells:
@@ -103,6 +105,9 @@ class Flash(ABC):
     def erase(self, at: int) -> None:
         if not self.first <= at < self.end:
             raise Refused(f"FLASH: the sector at {at:#x} holds the program")
+        if self.write_protected:
+            self.flags |= self.WRPERR
+            return
         if self._cut():
             self._tear(at, self.sector, bytes(self.uc.mem_read(at, self.sector)), b"\xff" * self.sector)
         self.uc.mem_write(at, b"\xff" * self.sector)
@@ -203,25 +208,24 @@ class FlashH7(Flash):
 
     first, end, sector, word, corrects = 0x08180000, 0x08200000, 128 << 10, 32, True
     KEYR, CR, SR, CCR = (0x52002000 + at for at in (0x104, 0x10C, 0x110, 0x114))
-    LOCK, PG, SER, START, QW, DBECCERR = 1, 2, 4, 0x80, 4, 1 << 26
+    LOCK, PG, SER, START, QW, DBECCERR, WRPERR = 1, 2, 4, 0x80, 4, 1 << 26, 1 << 17
     registers: ClassVar = {KEYR: 0, CR: 0x31, SR: 0, CCR: 0}
 
     def reset(self) -> None:
         super().reset()
         self.buffer: dict[int, bytes] = {}
-        self.damage = 0
 
     def rules(self) -> dict:
         return {self.KEYR: self.unlock, self.CR: self._control, self.CCR: self._cleared, self.SR: self._read_only}
 
     def status(self, at: int) -> int | None:
-        return self.QW * self.looked() | self.damage if at == self.SR else None
+        return self.QW * self.looked() | self.flags if at == self.SR else None
 
     def _read_only(self, *_: int) -> None:
         raise Refused("FLASH: SR2 is only read; CCR2 clears it")
 
     def _cleared(self, _: int, value: int) -> None:
-        self.damage &= ~value
+        self.flags &= ~value
 
     def _control(self, before: int, value: int) -> None:
         value = self.changed(before, value, self.LOCK)
@@ -249,7 +253,7 @@ class FlashH7(Flash):
             self.program(at & -32, data)
 
     def found_damage(self) -> None:
-        self.damage |= self.DBECCERR
+        self.flags |= self.DBECCERR
 
 
 class FlashFixed(Flash):
@@ -273,14 +277,17 @@ class FlashF7(Flash):
 
     first, end, sector, word, corrects = 0x08080000, 0x08100000, 256 << 10, 4, False
     KEYR, SR, CR = (0x40023C00 + at for at in (4, 0xC, 0x10))
-    PG, SER, STRT, LOCK, BSY = 1, 2, 1 << 16, 1 << 31, 1 << 16
+    PG, SER, STRT, LOCK, BSY, WRPERR = 1, 2, 1 << 16, 1 << 31, 1 << 16, 1 << 4
     registers: ClassVar = {KEYR: 0, SR: 0, CR: 1 << 31}
 
     def rules(self) -> dict:
-        return {self.KEYR: self.unlock, self.CR: self._control}
+        return {self.KEYR: self.unlock, self.CR: self._control, self.SR: self._cleared}
 
     def status(self, at: int) -> int | None:
-        return self.BSY * self.looked() if at == self.SR else None
+        return self.BSY * self.looked() | self.flags if at == self.SR else None
+
+    def _cleared(self, _: int, value: int) -> None:
+        self.flags &= ~value
 
     def _control(self, before: int, value: int) -> None:
         value = self.changed(before & ~self.LOCK, value, self.LOCK)

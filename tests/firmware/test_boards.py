@@ -22,7 +22,7 @@ from firmware.compiler.target import Target, load_target
 from firmware.emulator import DeviceError, qemu_command
 from firmware.header import read_header
 from firmware.host import HostModel
-from firmware.link.client import NETWORK_ROWS, Answer, Client
+from firmware.link.client import NETWORK_ROWS, Answer, Client, RequestFailed
 from firmware.link.counting import Counting
 from firmware.link.following import LinkTracker
 from firmware.link.frame import Frame, Parser
@@ -229,6 +229,16 @@ def test_damage_to_the_newest_model_brings_back_the_one_before(loaded: Board) ->
         cells.torn = {FLASH + at + 32}
         board = type(loaded)(b"", cells=cells)
         assert identity(board) == one and board.boots == 1
+
+
+def test_a_flash_that_refuses_is_told_and_the_old_model_stays(loaded: Board) -> None:
+    board = loaded.power_cycled()
+    board.flash.write_protected = True
+    with pytest.raises(RequestFailed, match="could not erase or write its place for models"):
+        Client(board).load(TINY[2])
+    assert identity(board) == crc(TINY[1])
+    board.flash.write_protected = False
+    assert Client(board).load(TINY[2]).identity.crc == crc(TINY[2])
 
 
 FLASH_MISTAKES = {
