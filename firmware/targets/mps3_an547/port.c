@@ -4,16 +4,12 @@
  */
 #include "port.h"
 
+#include "cmsdk_uart.h"
 #include "link.h"
 #include "mpu_v8.h"
-#include "nvic.h"
 
-#define UART_DATA (*(volatile uint32_t *)0x59303000u)
-#define UART_STATE (*(volatile uint32_t *)0x59303004u) // 1: sender full, 2: byte received
-#define UART_CTRL (*(volatile uint32_t *)0x59303008u)
-#define UART_INTERRUPTS (*(volatile uint32_t *)0x5930300Cu)
-#define UART_DIVIDER (*(volatile uint32_t *)0x59303010u)
-enum { UART_IRQ = 43 }; // receiver and sender together
+#define UART 0x59303000u
+enum { UART_IRQ = 43, CLOCK_HZ = 32000000 }; // receiver and sender together
 
 #define COUNTER_CONTROL (*(volatile uint32_t *)0x58100000u)
 #define COUNTER_LOW (*(volatile uint32_t *)0x58100008u)
@@ -47,27 +43,19 @@ uint64_t port_instructions(uint64_t ticks) {
 }
 
 void port_uart_init(void) {
-    UART_DIVIDER = 278; // 32 MHz / 115200
-    UART_CTRL = 1 | 2 | 8; // sender, receiver, its interrupt
-    nvic_enable(UART_IRQ);
+    cmsdk_uart_init(UART, CLOCK_HZ, UART_IRQ);
 }
 
 int port_uart_get(void) {
-    return UART_STATE & 2 ? (int)(UART_DATA & 0xFF) : -1;
+    return cmsdk_uart_get(UART);
 }
 
 void port_uart_put(uint8_t byte) {
-    while (UART_STATE & 1) {
-    }
-    UART_DATA = byte;
+    cmsdk_uart_put(UART, byte);
 }
 
 void port_uart_wait(void) {
-    UART_INTERRUPTS = 2;
-    nvic_clear(UART_IRQ);
-    if (!(UART_STATE & 2)) {
-        nvic_sleep();
-    }
+    cmsdk_uart_wait(UART, UART_IRQ);
 }
 
 void port_describe(link_config_t *config) {

@@ -9,6 +9,7 @@
 #include "mpu.h"
 #include "nvic.h"
 #include "port.h"
+#include "rcc_csr.h"
 #include "register.h"
 #include "scb.h"
 
@@ -20,7 +21,6 @@
 #define RCC_AHB1ENR 0x40023830u
 #define RCC_APB1ENR 0x40023840u
 #define RCC_APB2ENR 0x40023844u
-#define RCC_CSR 0x40023874u
 enum { VOS1 = 1 << 14, PLLON = 1 << 24, PLLRDY = 1 << 25, PLL_READS = 10000 }; // some 3 ms; a PLL takes 0.3
 enum { WAIT_STATES = 5, PREFETCH_AND_CACHES = 7 << 8 };
 enum { SLOW_HZ = 16000000, CORE_HZ = 168000000, BAUD = 115200 };
@@ -152,21 +152,9 @@ void port_uart_wait(void) {
 
 /// What it says of itself ///
 
-// RM0090 7.3.21. Of several flags the rarest says most: a power-on sets nearly all. QEMU has none.
-static uint32_t reset_reason(void) {
-    uint32_t flags = REGISTER(RCC_CSR);
-    REGISTER(RCC_CSR) |= 1u << 24;
-    return (flags & 1u << 27) ? LINK_RESET_POWER
-        : (flags & 3u << 29) ? LINK_RESET_WATCHDOG
-        : (flags & 1u << 28) ? LINK_RESET_SOFTWARE
-        : (flags & 1u << 25) ? LINK_RESET_BROWN_OUT
-        : (flags & 1u << 26) ? LINK_RESET_PIN
-                           : LINK_RESET_UNKNOWN;
-}
-
 void port_describe(link_config_t *config) {
     config->unit = core_hz ? LINK_CYCLES : LINK_INSTRUCTIONS;
     config->clock_hz = core_hz;
-    config->start.reset = reset_reason();
+    config->start.reset = rcc_csr_reset_reason(); // QEMU has no flags
     port_noted(&config->start);
 }

@@ -1,9 +1,9 @@
 /* STM32F746G Discovery at 216 MHz, from its 25 MHz oscillator, or, where none comes, from the chip's own of 16 MHz, so that the same
  * image starts on other boards with this chip. Sections are those of RM0385 revision 8.
  */
-#include "link_session.h"
 #include "mpu.h"
 #include "port.h"
+#include "rcc_csr.h"
 #include "stm32.h"
 
 // Chapter 4, power
@@ -22,7 +22,6 @@ enum { PRFTEN = 1 << 8, WAIT_STATES = 7 };
 #define RCC_AHB1ENR 0x40023830u
 #define RCC_APB1ENR 0x40023840u
 #define RCC_APB2ENR 0x40023844u
-#define RCC_CSR 0x40023874u
 enum { HSEON = 1 << 16, HSERDY = 1 << 17, PLLON = 1 << 24, PLLRDY = 1 << 25 };
 enum { HSE_READS = 100000, CORE_HZ = 216000000 }; // some 50 ms; an oscillator takes a few
 
@@ -97,14 +96,6 @@ void stm32_serial_connect(void) {
     modify(GPIOB_MODER, 3u << 14, 2u << 14);
 }
 
-// 5.3.21. Of several flags the rarest says most: a power-on sets nearly all.
 uint32_t stm32_reset_reason(void) {
-    uint32_t flags = REGISTER(RCC_CSR);
-    REGISTER(RCC_CSR) |= 1u << 24;
-    return (flags & 1u << 27) ? LINK_RESET_POWER
-        : (flags & 3u << 29) ? LINK_RESET_WATCHDOG
-        : (flags & 1u << 28) ? LINK_RESET_SOFTWARE
-        : (flags & 1u << 25) ? LINK_RESET_BROWN_OUT
-        : (flags & 1u << 26) ? LINK_RESET_PIN
-                           : LINK_RESET_UNKNOWN;
+    return rcc_csr_reset_reason();
 }
