@@ -41,11 +41,12 @@ void __wrap_tess_decode_row(tess_t *t, uint16_t sink, uint16_t y, uint16_t col0,
     __real_tess_decode_row(t, sink, y, col0, col1, rows);
 }
 
+// Uses all accumulators that the plan has, as for a whole row: a whole picture may be read in strips, which need fewer.
 static int read_row(void *ctx, uint16_t y, uint16_t col0, uint16_t col1, uint8_t *pixels) {
-    uint16_t c;
-    tess_input(ctx, NULL, NULL, &c);
+    const struct tess_node *input = ((tess_t *)ctx)->nodes;
+    uint16_t c = input->c;
     allow(0);
-    memset(tess_input_scratch(ctx), y, (size_t)4 * (col1 - col0) * c);
+    memset(tess_input_scratch(ctx), y, (size_t)4 * input->buffer_cols * c);
     for (int32_t i = 0; i < (col1 - col0) * c; i++) {
         pixels[i] = (uint8_t)((y * 31 + col0 * c + i) * 37);
     }
