@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from firmware.compiler.memory import LETTERBOX
 from firmware.compiler.program import build_program
-from firmware.compiler.schedule import Schedule, Segment
 from firmware.compiler.search import Deployment, deploy
 from firmware.host import BuildError
 from tests.firmware.graphs import random_graph
 from tests.firmware.schedules import random_schedule
-from tests.firmware.shadow import planned_peak, program, touched
+from tests.firmware.shadow import buffers, planned_peak, program, touched
 
 GRAPHS = 36
 
@@ -38,9 +38,12 @@ def test_the_planners_peak_is_the_highest_byte_touched(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_read_whole_in_strips(tmp_path: Path) -> None:
-    graph = build_program(random_graph(np.random.default_rng(51)))  # the accumulators of the letterbox are the highest
-    deployment = deploy(graph, Schedule((Segment(0, 1, 4), *(Segment(i, i + 1) for i in range(1, len(graph.nodes))))))
-    assert touched(deployment, tmp_path) == planned_peak(deployment) == 920 + 4 * 23 * 4
+    rng = np.random.default_rng(51)
+    graph = build_program(random_graph(rng))
+    deployment = deploy(graph, random_schedule(rng, graph))
+    assert deployment.schedule.segments[0].columns == 4
+    offset, size = buffers(deployment)[LETTERBOX]
+    assert touched(deployment, tmp_path) == planned_peak(deployment) == offset + size
 
 
 def test_a_plan_that_forgets_a_reader_is_caught(tmp_path: Path) -> None:
