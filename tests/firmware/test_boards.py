@@ -308,6 +308,23 @@ def test_cycles_are_counted_beyond_32_bits(name: str, tmp_path: Path) -> None:
 
 
 @all_targets
+def test_cycles_are_counted_however_long_the_board_is_on(name: str, tmp_path: Path) -> None:
+    """Both counters together go round after 2^40 cycles, 38 minutes at full speed; here amid a kernel."""
+    image, data = image_bytes(name, tmp_path)
+    board = BOARDS[name](data)
+    client = Client(board)
+    client.connect(MODEL)
+    calm, passed, calls = run(client), (1 << 40) - (1 << 32), []
+    board.read(0.1)  # what is still under way arrives
+    board.pass_cycles(3 << 31)
+    symbols = subprocess.check_output(["arm-none-eabi-nm", image.elf], text=True)
+    at = int(re.search(r"^(\w+) T tess_conv_row$", symbols, re.MULTILINE)[1], 16) & ~1
+    board.uc.hook_add(UC_HOOK_CODE, lambda *_: calls or (calls.append(1), board.pass_cycles(passed)), begin=at, end=at)
+    board.uc.ctl_flush_tb()
+    assert run(client).run - calm.run == passed and calls
+
+
+@all_targets
 def test_a_fault_is_told_after_the_reset(name: str, tmp_path: Path) -> None:
     board, client = started(name, tmp_path)
     board.pc = 0x00000100  # where no memory is

@@ -107,7 +107,7 @@ static int open_model(void) {
 }
 
 static int measured_run(const tess_source_t *source) {
-    app.meter.instructions = 0;
+    meter_reset(&app.meter);
     meter_resume(&app.meter);
     int status = tess_run(&app.tess, source);
     meter_pause(&app.meter);
@@ -139,7 +139,7 @@ static void profile_begin(void) {
 }
 
 static int measured_detect(void) {
-    app.meter.instructions = 0;
+    meter_reset(&app.meter);
     meter_resume(&app.meter);
     int count = tess_detect(&app.tess, app_boxes, (size_t)(app_boxes_end - app_boxes));
     meter_pause(&app.meter);
@@ -257,7 +257,7 @@ static void begin_result(void) {
     result->record_size = (uint32_t)(sizeof(batch_record_t) + result->n_profile * sizeof(uint64_t)
         + (result->max_boxes * sizeof(tess_box_t) + 7) / 8 * 8 + result->raw_size);
     if (app.batch.flags & BATCH_SELFTEST) {
-        app.meter.instructions = 0;
+        meter_reset(&app.meter);
         meter_resume(&app.meter);
         result->selftest = tess_selftest(&app.tess);
         meter_pause(&app.meter);

@@ -51,7 +51,7 @@ static int uart_write(void *ctx, const uint8_t *data, size_t size) {
 /// Stopwatch ///
 
 static void reset(void *ctx) {
-    ((meter_t *)ctx)->instructions = 0;
+    meter_reset(ctx);
 }
 
 static void resume(void *ctx) {

@@ -11,6 +11,11 @@ __attribute__((noinline)) void meter_pause(meter_t *meter) {
     meter->instructions += port_instructions(port_ticks() - meter->started) - meter->overhead;
 }
 
+void meter_reset(meter_t *meter) {
+    port_restart_ticks();
+    meter->instructions = 0;
+}
+
 __attribute__((noinline)) void meter_init(meter_t *meter) {
     meter->overhead = 0;
     meter->instructions = 0;

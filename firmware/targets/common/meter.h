@@ -12,6 +12,8 @@ typedef struct {
 
 // Set to zero, and find out the overhead.
 void meter_init(meter_t *meter);
+// To zero, before a measurement of at most 2^40 ticks.
+void meter_reset(meter_t *meter);
 void meter_resume(meter_t *meter);
 void meter_pause(meter_t *meter);
 

@@ -18,8 +18,10 @@ __attribute__((noreturn)) void port_fault(const uint32_t *frame, uint32_t sp);
 // After a fault that ended in a reset: tells it as the reason of this start.
 void port_noted(struct link_start *start);
 
-// A running count of timer ticks. Always executes the same number of instructions.
+// A running count of timer ticks, good for 2^40 of them. Always executes the same number of instructions.
 uint64_t port_ticks(void);
+// Begins the count anew, so that a measurement never meets its end.
+void port_restart_ticks(void);
 // What so many ticks stand for: executed instructions in an emulator, which runs with -icount, so this is exact; cycles on a chip.
 uint64_t port_instructions(uint64_t ticks);
 

@@ -38,6 +38,9 @@ uint64_t port_ticks(void) {
     return (uint64_t)(after - ((after - before) & low >> 31)) << 32 | low;
 }
 
+void port_restart_ticks(void) { // 64 bits do not end
+}
+
 uint64_t port_instructions(uint64_t ticks) {
     return (ticks * 125 + 2048) >> 12; // ticks * 31.25 / 1024, rounded
 }

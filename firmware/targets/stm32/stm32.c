@@ -45,10 +45,14 @@ void stm32_start_counters(void) {
     TIM2_EGR = 1;       // take the divider over now
     SCB_DEMCR |= 1u << 24;
     DWT_LAR = 0xC5ACCE55u;
-    DWT_CYCCNT = 0;
     DWT_CTRL |= 1;
-    TIM2_CNT = 0;
     TIM2_CR1 = 1;
+    port_restart_ticks();
+}
+
+void port_restart_ticks(void) {
+    DWT_CYCCNT = 0;
+    TIM2_CNT = 0;
 }
 
 // CYCCNT wraps within seconds; TIM2 says how often. Nobody sleeps here: the cycle counter would, and TIM2 would not.

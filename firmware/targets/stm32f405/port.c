@@ -92,6 +92,11 @@ void port_init(void) {
     }
 }
 
+void port_restart_ticks(void) {
+    REGISTER(fine_counter) = 0;
+    REGISTER(TIM5 + CNT) = 0;
+}
+
 uint64_t port_ticks(void) {
     uint32_t fine = REGISTER(fine_counter);
     uint32_t coarse = REGISTER(TIM5 + CNT);
