@@ -10,7 +10,8 @@ from firmware.compiler.memory import LETTERBOX, Key, fresh_key
 from firmware.compiler.search import Deployment
 from firmware.host import RUNTIME, compile_c, runtime_sources
 
-FLAGS = ("-std=c11", "-O1", "-g", "-fsanitize=address", f"-I{RUNTIME}", "-Wl,--wrap=tess_compute,--wrap=tess_decode_row")
+WRAPPED = ("-Wl,--wrap=tess_plan_band", "-Wl,--wrap=tess_compute", "-Wl,--wrap=tess_decode_row")
+FLAGS = ("-std=c11", "-O1", "-g", "-fsanitize=address", f"-I{RUNTIME}", *WRAPPED)
 
 
 @cache

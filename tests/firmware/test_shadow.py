@@ -46,6 +46,14 @@ def test_a_picture_that_is_read_whole_in_strips(tmp_path: Path) -> None:
     assert touched(deployment, tmp_path) == planned_peak(deployment) == offset + size
 
 
+def test_rows_are_latched_in_the_turn_of_a_node_that_makes_none(tmp_path: Path) -> None:
+    rng = np.random.default_rng(148)
+    graph = build_program(random_graph(rng))
+    deployment = deploy(graph, random_schedule(rng, graph))
+    assert deployment.schedule.segments[0].latch and deployment.schedule.segments[0].columns == 4
+    assert touched(deployment, tmp_path) == planned_peak(deployment)
+
+
 def test_a_plan_that_forgets_a_reader_is_caught(tmp_path: Path) -> None:
     """A buffer that the plan calls dead one step too early."""
     deployment = random_deployment(1)

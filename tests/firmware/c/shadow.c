@@ -17,28 +17,53 @@
 static int8_t *activations;
 static uint32_t size;
 static const uint32_t *allowed[TESS_MAX_NODES];
+static const tess_step_t *step;
 
 // The linker puts these in the place of the runtime's own (--wrap), which know the node that is about to be computed.
+int __real_tess_plan_band(tess_step_t *s);
+int __wrap_tess_plan_band(tess_step_t *s);
 void __real_tess_compute(const tess_step_t *s, int32_t i);
 void __wrap_tess_compute(const tess_step_t *s, int32_t i);
 void __real_tess_decode_row(tess_t *t, uint16_t sink, uint16_t y, uint16_t col0, uint16_t col1, const int8_t *const *rows);
 void __wrap_tess_decode_row(tess_t *t, uint16_t sink, uint16_t y, uint16_t col0, uint16_t col1, const int8_t *const *rows);
 
-static void allow(uint32_t node) {
-    ASAN_POISON_MEMORY_REGION(activations, size);
+static void unpoison(uint32_t node) {
     for (uint32_t i = 0; i < allowed[node][0]; i++) {
         ASAN_UNPOISON_MEMORY_REGION(activations + allowed[node][1 + 2 * i], allowed[node][2 + 2 * i]);
     }
 }
 
+static void allow(uint32_t node) {
+    ASAN_POISON_MEMORY_REGION(activations, size);
+    unpoison(node);
+}
+
+// Nodes after this one that make nothing in this band are never computed, but their turn latches rows of their inputs.
+static void allow_idle(uint32_t node) {
+    for (int32_t i = (int32_t)node + 1 - step->first; i < step->count; i++) {
+        const struct tess_state *state = &step->state[i];
+        if (state->begin < state->target && state->col0 < state->col1) {
+            break;
+        }
+        unpoison((uint32_t)(step->first + i));
+    }
+}
+
+int __wrap_tess_plan_band(tess_step_t *s) {
+    step = s;
+    return __real_tess_plan_band(s);
+}
+
 void __wrap_tess_compute(const tess_step_t *s, int32_t i) {
     allow((uint32_t)(s->first + i));
     __real_tess_compute(s, i);
+    allow_idle((uint32_t)(s->first + i));
 }
 
 void __wrap_tess_decode_row(tess_t *t, uint16_t sink, uint16_t y, uint16_t col0, uint16_t col1, const int8_t *const *rows) {
     allow(sink);
     __real_tess_decode_row(t, sink, y, col0, col1, rows);
+    allow_idle(sink);
 }
 
 // Uses all accumulators that the plan has, as for a whole row: a whole picture may be read in strips, which need fewer.
@@ -46,6 +71,7 @@ static int read_row(void *ctx, uint16_t y, uint16_t col0, uint16_t col1, uint8_t
     const struct tess_node *input = ((tess_t *)ctx)->nodes;
     uint16_t c = input->c;
     allow(0);
+    allow_idle(0);
     memset(tess_input_scratch(ctx), y, (size_t)4 * input->buffer_cols * c);
     for (int32_t i = 0; i < (col1 - col0) * c; i++) {
         pixels[i] = (uint8_t)((y * 31 + col0 * c + i) * 37);
