@@ -8,6 +8,7 @@ arm is the base; differences from it come with their bootstrap interval over pic
 """
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from detection.checkpoint import CheckpointError, load_checkpoint
 from detection.config import ConfigError, load_config
 from detection.evaluate import Evaluation, evaluate_together
 from detection.metrics.resample import RESAMPLES
-from detection.metrics.sizes import SizeEvaluator, input_scales
+from detection.metrics.sizes import RANGES, SizeEvaluator, input_scales
 from detection.metrics.voc import VocEvaluator
 from detection.results import results_json, write_json
 from detection.runs import read_results
@@ -109,19 +110,26 @@ def table(document: Mapping[str, Any]) -> str:
     arms, held = document["arms"], document["dataset"]
     results = {result["name"]: result for result in document["results"]}
     differences = {row["of"]: row["values"].get(SCORE) for row in document["differences"]}
+    sizes = [size for size in RANGES if all(results[name]["values"].get(f"input_ap50_{size}") is not None for name in arms)]
     lines = [
         f"{held['name']}: AP50 on {held['images']} training pictures that no arm saw, after {document['epochs']} epochs from "
         f"{document['start']}. Differences from the first row with 95 % intervals over pictures: one training each, so "
-        "the luck of a run comes on top.",
+        "the luck of a run comes on top. To the right: AP50 of objects by side in the network's input.",
         "",
-        "| arm | M MACs | AP50 | difference |",
-        "|---|---|---|---|",
+        f"| arm | M MACs | AP50 | difference |{''.join(f' {_pixels(*RANGES[size])} |' for size in sizes)}",
+        f"|---|---|---|---|{'---|' * len(sizes)}",
     ]
     for name, arm in arms.items():
         d = differences.get(name)
         change = "-" if d is None else f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-        lines.append(f"| {arm['what']} | {arm['macs'] / 1e6:.1f} | {results[name]['values'][SCORE]:.3f} | {change} |")
+        values = results[name]["values"]
+        by_size = "".join(f" {values[f'input_ap50_{size}']:.3f} |" for size in sizes)
+        lines.append(f"| {arm['what']} | {arm['macs'] / 1e6:.1f} | {values[SCORE]:.3f} | {change} |{by_size}")
     return "\n".join(lines) + "\n"
+
+
+def _pixels(low: float, high: float) -> str:
+    return f"{low:g} px and more" if math.isinf(high) else f"{low:g} to {high:g} px"
 
 
 def report(plan: Ablations, names: Sequence[str], runs: Path, resamples: int) -> dict[str, Any]:
