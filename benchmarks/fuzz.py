@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.fuzz_interpreter import build as build_interpreter
+from firmware.cc import BUILD, BuildError, compile_c
 from firmware.cli import run
-from firmware.host import BUILD, LINK, RUNTIME, BuildError, compile_c, link_sources, runtime_sources
+from firmware.host import LINK, RUNTIME, link_sources, runtime_sources
 from firmware.openmv.package import ROOM
 
 FOLDER = Path("tests/fuzz")

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from firmware.host import BuildError
+from firmware.cc import BuildError
 from firmware.openmv.micropython import CACHE, GET, find_tree
 
 FOLDER = Path("tests/fuzz/openmv").resolve()

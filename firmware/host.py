@@ -5,24 +5,16 @@ Same sources as on a chip, with the reference kernels. A board's answer and `Hos
 
 import ctypes
 import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from firmware.cc import SHARED, compile_c
+
 RUNTIME = Path(__file__).parent / "runtime"
 LINK = Path(__file__).parent / "link"
-BUILD = Path(__file__).parent / "build" / "host"
-WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Wconversion", "-Wshadow", "-Wmissing-prototypes")
-FLAGS = ("-O3", "-fPIC", "-shared")
 ALIGNMENT = 16  # TESS_ALIGN
 MOST_BOXES = 65535
 
@@ -36,10 +28,6 @@ class TessError(ValueError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{text} (tess error {code})")
         self.code = code
-
-
-class BuildError(ValueError):
-    """The host library could not be built."""
 
 
 class OutputInfo(NamedTuple):
@@ -85,48 +73,9 @@ def firmware_id() -> str:
     return digest.hexdigest()[:12]
 
 
-def compiler() -> list[str]:
-    """The C compiler: $CC, or the first of cc, gcc, clang. Raises BuildError when there is none."""
-    command = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
-    if not command or not shutil.which(command[0]):
-        wanted = f"'{command[0]}' (from CC)" if command else "cc, gcc or clang"
-        raise BuildError(f"the host library needs a C compiler and {wanted} is not in PATH: install gcc or set CC")
-    return command
-
-
-def compile_c(
-    sources: Sequence[Path], flags: Sequence[str], stem: str, suffix: str = "", with_compiler: Sequence[str] = ()
-) -> Path:
-    """Build `sources` into firmware/build/host/<stem>-<hash><suffix> unless it is there already; the path.
-
-    The hash covers sources, all headers, flags, compiler and machine. Raises BuildError with the compiler's words.
-    `with_compiler` is a command to use instead of `compiler()`'s.
-    """
-    command = [*(with_compiler or compiler()), *WARNINGS, *flags]
-    digest = hashlib.sha256(" ".join([*command, platform.machine(), platform.system()]).encode())
-    beside = {header for source in sources for header in source.parent.glob("*.h")}
-    for path in [*sources, *sorted({*RUNTIME.rglob("*.h"), *LINK.rglob("*.h"), *beside})]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    target = BUILD / f"{stem}-{digest.hexdigest()[:16]}{suffix}"
-    if target.exists():
-        return target
-    BUILD.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=BUILD, suffix=suffix)
-    os.close(handle)
-    try:
-        done = subprocess.run([*command, "-o", temporary, *map(str, sources)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BuildError(f"{command[0]} could not build {target.name}: {done.stderr.strip()[:2000]}")
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return target
-
-
 def build_library() -> Path:
     """The shared library, built when its sources have changed."""
-    return compile_c([*runtime_sources(), RUNTIME / "host" / "tess_host.c"], (*FLAGS, "-DTESS_PROFILE"), "libtess", ".so")
+    return compile_c([*runtime_sources(), RUNTIME / "host" / "tess_host.c"], (*SHARED, "-DTESS_PROFILE"), "libtess", ".so")
 
 
 @cache

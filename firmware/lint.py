@@ -16,7 +16,7 @@ from firmware.openmv.package import module_flags
 ROOM = Path(__file__).resolve().parent
 ROOT = ROOM.parent
 CLEAN = ROOM / "build" / "lint"
-FOLDERS = ("firmware/runtime", "firmware/link", "firmware/targets", "firmware/openmv", "tests/fuzz")
+FOLDERS = ("firmware/compiler", "firmware/runtime", "firmware/link", "firmware/targets", "firmware/openmv", "tests/fuzz")
 RUNTIME = ("-Ifirmware/link", "-Ifirmware/runtime", "-Ifirmware/runtime/kernels")
 CPPCHECK = (
     *("cppcheck", "--quiet", "--std=c99", "--platform=unix32", "--enable=warning,style,performance,portability"),

@@ -14,6 +14,7 @@ import numpy as np
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import (
     Alive,
+    Flow,
     Rows,
     Segment,
     alive_rows,
@@ -22,6 +23,7 @@ from firmware.compiler.schedule import (
     latches,
     lengthened,
     rows_a_band,
+    segment_flow,
     segment_rows,
     spans_of,
 )
@@ -55,6 +57,13 @@ class Geometry:
         self._pulled: dict[tuple[int, int], Rings] = {}
         self._groups: dict[int, list[int]] = {}
         self._stops: dict[int, list[int]] = {}
+        self._flows: dict[Segment, Flow] = {}
+
+    def segment_flow(self, program: Program, segment: Segment) -> Flow:
+        """`schedule.segment_flow`, once for all programs of this Geometry."""
+        if segment not in self._flows:
+            self._flows[segment] = segment_flow(program, segment)
+        return self._flows[segment]
 
     def flow(self, push: bool, first: int, stop: int) -> tuple[Rings, list[tuple[int, int]]]:
         """The rows of [first, stop), and all runs (first, stop) that they serve. A run's rows may be longer than the run."""

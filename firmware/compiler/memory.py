@@ -1,13 +1,12 @@
-"""Where every buffer lives: lifetimes from a schedule, offsets from an allocator, and a checker that always runs.
+"""What lives when, and a checker that always runs: lifetimes from a schedule, and what an allocator must keep to.
 
-`plan_memory` knows intervals only, no operators; `check_plan` knows nothing of the allocator. A tensor that a segment reads
+`check_plan` knows nothing of the allocator (placement.py). A tensor that a segment reads
 for the last time dies from the top while a result of the segment grows from the top: an `Overlap` says how far apart the
 two must begin so that they may share bytes. Time is counted in nodes: a
 buffer alive during `[first, stop)` may be touched by those nodes' steps only. Inside a segment of several bands the steps
 run again and again, so what must survive a band is alive during the whole segment.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from firmware.compiler import ops
+from firmware.compiler.geometry import geometry_of
 from firmware.compiler.program import Program
-from firmware.compiler.schedule import Flow, Rows, Schedule, kept_rows, latches, segment_flow
+from firmware.compiler.schedule import Flow, Rows, Schedule, kept_rows, latches
 
 ALIGNMENT = 4  # kernels may load words
 
@@ -114,7 +114,8 @@ def apply_schedule(program: Program, schedule: Schedule) -> ScheduledProgram:
         position = segment.stop
     if position != len(program.nodes):
         raise PlanError(f"the schedule ends at node {position}, the program has {len(program.nodes)}")
-    flows = tuple(segment_flow(program, s) for s in schedule.segments)
+    geometry = geometry_of(program)
+    flows = tuple(geometry.segment_flow(program, s) for s in schedule.segments)
     flow_of = {i: flow for flow in flows for i in flow.segment.nodes}
     buffers: list[Buffer | None] = []
     lifetimes = []
@@ -199,115 +200,6 @@ def _alive(program: Program, flow_of: Mapping[int, Flow], node: int, buffer: Buf
     return (node if made.once else made.segment.first), (reader + 1 if read.once else read.segment.stop)
 
 
-def lower_bound(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = ()) -> int:
-    """Most bytes alive in any step, all that overlaps could save taken off."""
-    sizes = {t.key: t.size for t in lifetimes}
-    most = 0
-    for step in {t.first for t in lifetimes}:
-        alive = {t.key for t in lifetimes if t.first <= step < t.stop}
-        saved = sum(o.saving(sizes) for o in overlaps if o.below in alive and o.above in alive)
-        most = max(most, sum(sizes[n] for n in alive) - saved, max(sizes[n] for n in alive))
-    return most
-
-
-def plan_memory(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap] = (), enough: int = 0) -> MemoryPlan:
-    """Place every buffer at the lowest offset that its contemporaries leave free, in the best order that a local search finds.
-    An arena of `enough` bytes ends the search."""
-    bound = lower_bound(lifetimes, overlaps)
-    enough = max(bound, enough)
-    forbidden = _forbidden(lifetimes, overlaps)
-    orders = (
-        lambda t: (-t.size, t.first),
-        lambda t: (-(t.stop - t.first) * t.size, t.first),
-        lambda t: (t.first, -t.size),
-        lambda t: (-(t.stop - t.first), -t.size),
-        lambda t: (-t.stop, -t.size),
-        lambda t: (-t.first, -t.size),
-    )
-    best_size, best = None, []
-    for order in orders:
-        turns = sorted(range(len(lifetimes)), key=lambda n: order(lifetimes[n]))
-        size, offsets = _improve(turns, [t.size for t in lifetimes], forbidden, enough)
-        if best_size is None or size < best_size:
-            best_size, best = size, offsets
-        if best_size <= enough:
-            break
-    return MemoryPlan({t.key: offset for t, offset in zip(lifetimes, best, strict=True)}, best_size, bound)
-
-
-IMPROVEMENTS = 150  # tries of the local search, an order
-NOWHERE = -1  # offset of a buffer that is not placed yet
-
-Forbidden = Sequence[Sequence[tuple[int, int, int]]]  # for each buffer, (other, low, high): barred from other's start on
-
-
-def _improve(order: list[int], sizes: Sequence[int], forbidden: Forbidden, enough: int) -> tuple[int, list[int]]:
-    """(arena, offsets) after a local search over orders of buffers: one, more often than not one that reaches the top, moves to
-    another turn; equal arenas are accepted so that plateaus are crossed. The seed is fixed: same lifetimes, same plan."""
-    dice = random.Random(0)
-    beside = [sum(1 << other for other, _, _ in others) for others in forbidden]  # sets of buffers, a bit each
-    offsets = [NOWHERE] * len(order)
-    for n in order:
-        offsets[n] = _lowest(forbidden[n], offsets)
-    size = max((offsets[n] + sizes[n] for n in order), default=0)
-    best_size, best = size, offsets
-    top = _reaching(order, sizes, offsets, size)
-    for _ in range(IMPROVEMENTS):
-        if best_size <= enough or len(order) < 2:
-            break
-        moved = dice.choice(top) if dice.random() < 0.6 else dice.randrange(len(order))
-        turn = 0 if dice.random() < 0.3 else dice.randrange(moved or len(order))
-        changed = order[:moved] + order[moved + 1 :]
-        changed.insert(turn, order[moved])
-        stale = 1 << order[moved] | beside[order[moved]]
-        placed, reached = [NOWHERE] * len(order), 0
-        for n in changed:
-            if stale >> n & 1:
-                placed[n] = _lowest(forbidden[n], placed)
-                if placed[n] != offsets[n]:
-                    stale |= beside[n]
-            else:
-                placed[n] = offsets[n]
-            reached = max(reached, placed[n] + sizes[n])
-            if reached > size:
-                break
-        else:
-            size, offsets, order = reached, placed, changed
-            top = _reaching(order, sizes, offsets, size)
-            if size < best_size:
-                best_size, best = size, offsets
-    return best_size, best
-
-
-def _reaching(order: Sequence[int], sizes: Sequence[int], offsets: Sequence[int], size: int) -> list[int]:
-    """Turns of the buffers that end at `size`."""
-    return [turn for turn, n in enumerate(order) if offsets[n] + sizes[n] == size]
-
-
-def _lowest(barred: Sequence[tuple[int, int, int]], offsets: Sequence[int]) -> int:
-    """The lowest offset that the buffers placed so far leave free."""
-    offset = 0
-    for low, high in sorted([(o + low, o + high) for other, low, high in barred if (o := offsets[other]) >= 0]):
-        if low >= offset:
-            break
-        if high > offset:
-            offset = high
-    return offset
-
-
-def _forbidden(lifetimes: Sequence[Lifetime], overlaps: Sequence[Overlap]) -> Forbidden:
-    """For each buffer, what lives beside it and the open interval of offsets, counted from there, that it may not have."""
-    distances = {(o.below, o.above): o.distance for o in overlaps}
-    return [
-        [
-            (n, -min(a.size, distances.get((a.key, b.key), a.size)), min(b.size, distances.get((b.key, a.key), b.size)))
-            for n, b in enumerate(lifetimes)
-            if a is not b and a.first < b.stop and b.first < a.stop
-        ]
-        for a in lifetimes
-    ]
-
-
 def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan, overlaps: Sequence[Overlap] = ()) -> None:
     """Raise PlanError unless every buffer is placed, aligned, inside the arena and apart from all that live beside it, or
     as far from them as their overlap asks."""
@@ -320,11 +212,12 @@ def check_plan(lifetimes: Sequence[Lifetime], plan: MemoryPlan, overlaps: Sequen
             raise PlanError(f"buffer {a.key} at [{offset}, {offset + a.size}) in an arena of {plan.arena_size} B")
     for n, a in enumerate(lifetimes):
         for b in lifetimes[n + 1 :]:
-            together = a.first < b.stop and b.first < a.stop
+            if b.stop <= a.first or a.stop <= b.first:
+                continue
             x, y = plan.offsets[a.key], plan.offsets[b.key]
             if y - x >= distances.get((a.key, b.key), a.size) or x - y >= distances.get((b.key, a.key), b.size):
                 continue
-            if together and x < y + b.size and y < x + a.size:
+            if x < y + b.size and y < x + a.size:
                 raise PlanError(
                     f"buffers {a.key} [{x}, {x + a.size}) and {b.key} [{y}, {y + b.size}) overlap while alive"
                 )

@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from firmware.compiler.memory import align, apply_schedule, lower_bound
+from firmware.compiler.memory import align, apply_schedule
+from firmware.compiler.placement import lower_bound
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Schedule, ScheduleError, Segment, layer_by_layer, patches, stream
 from firmware.compiler.search import Deployment, deploy

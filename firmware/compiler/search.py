@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from firmware.compiler.choices import NEVER, Choices
+from firmware.compiler.choices import MODES, NEVER, Choices
 from firmware.compiler.cost import Cost, estimate, fixed_sram, sram
 from firmware.compiler.graph import Graph
-from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan, plan_memory
+from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan
 from firmware.compiler.orders import orders
+from firmware.compiler.placement import plan_memory
 from firmware.compiler.program import Program, build_program
 from firmware.compiler.schedule import Schedule, Segment
 
@@ -35,13 +36,25 @@ class Deployment:
         return self.scheduled.schedule
 
 
-def deploy(program: Program, schedule: Schedule, max_candidates: int = 0, enough: int = 0) -> Deployment:
-    """Place a schedule in memory and count its cost; the plan is checked, always. A `peak_sram` of `enough` bytes will do."""
+def deploy(program: Program, schedule: Schedule, max_candidates: int = 0) -> Deployment:
+    """Place a schedule in memory and count its cost; the plan is checked, always."""
     scheduled = apply_schedule(program, schedule)
-    room = enough - sram(scheduled, 0, max_candidates).peak
-    plan = plan_memory(scheduled.lifetimes, scheduled.overlaps, room // 16 * 16)
+    return _deployed(scheduled, plan_memory(scheduled.lifetimes, scheduled.overlaps), max_candidates)
+
+
+def _deployed(scheduled: ScheduledProgram, plan: MemoryPlan, max_candidates: int) -> Deployment:
     check_plan(scheduled.lifetimes, plan, scheduled.overlaps)
     return Deployment(scheduled, plan, estimate(scheduled, plan, max_candidates))
+
+
+def _deploy_within(program: Program, schedule: Schedule, max_candidates: int, limit: int) -> Deployment | None:
+    """`deploy` with the first plan that takes at most `limit` bytes of `peak_sram`; None where none is found."""
+    scheduled = apply_schedule(program, schedule)
+    room = limit - sram(scheduled, 0, max_candidates).peak
+    plan = plan_memory(scheduled.lifetimes, scheduled.overlaps, room // 16 * 16)
+    if sram(scheduled, plan.arena_size, max_candidates).peak > limit:
+        return None
+    return _deployed(scheduled, plan, max_candidates)
 
 
 class _Walk(NamedTuple):
@@ -134,10 +147,9 @@ def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | 
         waiting.sort(key=lambda pair: pair[1][0].work)
         walk, paths = waiting.pop(0)
         for path in paths:
-            if path.bound <= room:
-                found = deploy(program, Schedule(path.segments), max_candidates, limit)
-                if found.cost.peak_sram <= limit:
-                    return found
+            found = path.bound <= room and _deploy_within(program, Schedule(path.segments), max_candidates, limit)
+            if found:
+                return found
         if walks:  # other tastes are asked for only now
             waiting += [(other, _leanest(choices, other, room + room // 8)) for other in walks[1:]]
             walks = ()
@@ -178,8 +190,8 @@ def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
     A lazy shortest path: take the path that would be best if all bounds were true, settle what it uses, and repeat until no
     part of it is a mere bound. Then it is best in truth, for bounds never exceed what they stand for.
     """
-    prices = _prices(choices, walk, limit, np.s_[:])
-    while path := _shortest(prices):
+    cuts = _Cuts(_prices(choices, walk, limit, np.s_[:]))
+    while path := cuts.shortest():
         unsettled = [step for step in path if not choices.settled(*step)]
         if not unsettled:
             peak, bound = (max(int(table[step]) for step in path) for table in (walk.peaks, choices.peak))
@@ -188,10 +200,11 @@ def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
                 sum(int(table[step]) for step in path) for table in (walk.work, choices.work, choices.instructions)
             )
             return _Path(segments, peak, bound, work // walk.grain, macs, instructions)
-        for step in unsettled:
-            choices.settle(*step, limit)
-            for part in (np.s_[:, step[1]], np.s_[:, :, step[2]]):  # what shares its flow begins or ends where it does
-                prices[part] = _prices(choices, walk, limit, part)
+        for mode, first, stop in unsettled:
+            choices.settle(mode, first, stop, limit)
+            push = MODES[mode].push  # what shares its flow begins or ends where it does
+            part, since = (np.s_[:, first], first + 1) if push else (np.s_[:, :, stop], stop)
+            cuts.change(part, _prices(choices, walk, limit, part), since)
     return None
 
 
@@ -210,23 +223,37 @@ def _prices(choices: Choices, walk: _Walk, limit: int, part: Any) -> np.ndarray:
     return np.where(fits, price, NEVER)
 
 
-def _shortest(prices: np.ndarray) -> list[tuple[int, int, int]] | None:
-    """(mode, first, stop) of each segment of the path of least price."""
-    count = prices.shape[1] - 1
-    edge = prices.min(axis=0)
-    best, came_from = np.zeros(count + 1, np.int64), [0] * (count + 1)
-    for stop in range(1, count + 1):
-        reached = best[:stop] + edge[:stop, stop]
-        came_from[stop] = int(reached.argmin())
-        best[stop] = min(reached[came_from[stop]], NEVER)
-    if best[-1] >= NEVER:
-        return None
-    path, stop = [], count
-    while stop:
-        first = came_from[stop]
-        path.append((int(prices[:, first, stop].argmin()), first, stop))
-        stop = first
-    return path[::-1]
+class _Cuts:
+    """Ways over cuts: `prices` of steps, (modes, first, stop), and the least price of reaching each cut, kept up with changes."""
+
+    def __init__(self, prices: np.ndarray) -> None:
+        self._prices = prices
+        count = prices.shape[1]
+        self._least, self._came_from = np.zeros(count, np.int64), [0] * count
+        self._since = 1  # the first cut whose least price may no longer be true
+
+    def change(self, part: Any, prices: np.ndarray, since: int) -> None:
+        """Other prices in a part of the table, of steps that end at the cut `since` or later."""
+        self._prices[part] = prices
+        self._since = min(self._since, since)
+
+    def shortest(self) -> list[tuple[int, int, int]] | None:
+        """(mode, first, stop) of each segment of the path of least price."""
+        count, least = len(self._least), self._least
+        into = self._prices[:, :, self._since :].min(axis=0).T
+        for stop in range(self._since, count):
+            reached = least[:stop] + into[stop - self._since, :stop]
+            came_from = reached.argmin()
+            least[stop], self._came_from[stop] = min(reached[came_from], NEVER), int(came_from)
+        self._since = count
+        if least[-1] >= NEVER:
+            return None
+        path, stop = [], count - 1
+        while stop:
+            first = self._came_from[stop]
+            path.append((int(self._prices[:, first, stop].argmin()), first, stop))
+            stop = first
+        return path[::-1]
 
 
 def _beats(cost: Cost, peak: int, macs: int, instructions: int) -> bool:

@@ -13,9 +13,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from firmware.cc import BuildError
 from firmware.compiler.image import output_checksum
 from firmware.header import TessHeader, read_header
-from firmware.host import BuildError, error_text
+from firmware.host import error_text
 from firmware.link.session import LinkError, Message, Port, PortClosed, Session, SessionLost, Timing, Welcome
 
 RESTARTS = 5  # of a device, or losses of a session, within one request

@@ -13,8 +13,9 @@ import serial
 from serial.tools import list_ports
 
 from firmware.build import Image, build_link
+from firmware.cc import compile_c
 from firmware.emulator import ended, qemu_command
-from firmware.host import LINK, compile_c, link_flags, link_sources
+from firmware.host import LINK, link_flags, link_sources
 from firmware.link.session import LinkError, Port, PortClosed
 
 BASE_BAUD = 115200

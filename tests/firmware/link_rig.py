@@ -15,7 +15,8 @@ from typing import ClassVar
 import numpy as np
 
 from firmware.build import Image
-from firmware.host import LINK, compile_c, link_flags, link_sources, needed
+from firmware.cc import compile_c
+from firmware.host import LINK, link_flags, link_sources, needed
 from firmware.link.ports import EmulatorPort
 
 LATENCY = 0.0005  # seconds

@@ -5,10 +5,11 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from firmware.cc import compile_c
 from firmware.compiler.image import write_image
 from firmware.compiler.memory import LETTERBOX, Key, fresh_key
 from firmware.compiler.search import Deployment
-from firmware.host import RUNTIME, compile_c, runtime_sources
+from firmware.host import RUNTIME, runtime_sources
 
 WRAPPED = ("-Wl,--wrap=tess_plan_band", "-Wl,--wrap=tess_compute", "-Wl,--wrap=tess_decode_row")
 FLAGS = ("-std=c11", "-O1", "-g", "-fsanitize=address", f"-I{RUNTIME}", *WRAPPED)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from firmware.cc import BuildError, compile_c
 from firmware.compiler.graph import Graph, Mul, Padding, Reshape, Shape, Sub, Window
 from firmware.compiler.image import write_image
 from firmware.compiler.program import Program, build_program
 from firmware.compiler.schedule import layer_by_layer, stream
 from firmware.compiler.search import deploy
-from firmware.host import BuildError, HostModel, TessError, compile_c, needed, runtime_sources
+from firmware.host import HostModel, TessError, needed, runtime_sources
 from tests.firmware.graphs import Builder, same_window
 from tests.firmware.tess_bytes import Decode, Level, Net, Segment, fused, layers, mend, patch, write
 

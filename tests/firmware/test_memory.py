@@ -3,8 +3,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from firmware.compiler.execute import execute
 from firmware.compiler.graph import Shape
@@ -17,24 +15,12 @@ from firmware.compiler.memory import (
     PlanError,
     apply_schedule,
     check_plan,
-    lower_bound,
-    plan_memory,
 )
+from firmware.compiler.placement import plan_memory
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import Schedule, Segment, layer_by_layer
 from firmware.compiler.search import deploy, search_front
 from tests.firmware.graphs import Builder, detector_graph, random_graph, random_image, same_window
-
-INTERVALS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8), st.integers(1, 200)), min_size=1, max_size=25)
-
-
-@given(INTERVALS)
-@settings(max_examples=200, deadline=None)
-def test_plans_pass_the_checker_and_respect_the_bounds(intervals: list[tuple[int, int, int]]) -> None:
-    lifetimes = [Lifetime(n, first, first + length, 4 * size) for n, (first, length, size) in enumerate(intervals)]
-    plan = plan_memory(lifetimes)
-    check_plan(lifetimes, plan)
-    assert lower_bound(lifetimes) <= plan.arena_size <= sum(t.size for t in lifetimes)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from firmware.compiler.execute import execute
 from firmware.compiler.graph import Shape
 from firmware.compiler.image import write_image
 from firmware.compiler.interpreter import Interpreter
-from firmware.compiler.memory import LETTERBOX, apply_schedule, lower_bound
+from firmware.compiler.memory import LETTERBOX, apply_schedule
+from firmware.compiler.placement import lower_bound
 from firmware.compiler.program import Program, build_program
 from firmware.compiler.published import FORMS, NAMES, chains_to, check_schedule_text, compare, published_schedule
 from firmware.compiler.schedule import Schedule, ScheduleError, Segment, segment_flow

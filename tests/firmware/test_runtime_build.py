@@ -10,7 +10,8 @@ import pytest
 
 from firmware.build import build as build_image
 from firmware.build import build_link
-from firmware.host import WARNINGS, runtime_sources
+from firmware.cc import WARNINGS
+from firmware.host import runtime_sources
 from tests.firmware.test_loader import model
 
 ALLOWED = {"memcpy", "memmove", "memset", "__aeabi_uldivmod", "__aeabi_ldivmod"}  # the last two are 64-bit divisions of libgcc

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firmware.host import FLAGS, HostModel, compile_c, runtime_sources
+from firmware.cc import SHARED, compile_c
+from firmware.host import HostModel, runtime_sources
 from tests.firmware.tess_bytes import Net, compute, fused, layers, write
 
 u16, pointer, integer = ctypes.c_uint16, ctypes.c_void_p, ctypes.c_int
@@ -118,7 +119,7 @@ def test_a_camera_is_read_top_to_bottom(height: int, width: int) -> None:
 
 
 def test_the_clock_sees_every_row() -> None:
-    path: Path = compile_c(runtime_sources(), (*FLAGS, "-DTESS_PROFILE"), "libtess-profile", ".so")
+    path: Path = compile_c(runtime_sources(), (*SHARED, "-DTESS_PROFILE"), "libtess-profile", ".so")
     lib, net = ctypes.CDLL(str(path)), network()
     data = write(net, fused(net))
     plain = HostModel(data)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from firmware.cc import BuildError
 from firmware.compiler.memory import LETTERBOX
 from firmware.compiler.program import build_program
 from firmware.compiler.search import Deployment, deploy
-from firmware.host import BuildError
 from tests.firmware.graphs import random_graph
 from tests.firmware.schedules import random_schedule
 from tests.firmware.shadow import buffers, planned_peak, program, touched

@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import fuzz
 from benchmarks.fuzz import Outcome, read_outcome
+from firmware.cc import BuildError
 from firmware.compiler.tflite import TfliteError, read_tflite
-from firmware.host import BuildError, HostModel, TessError
+from firmware.host import HostModel, TessError
 from tests.fuzz.mutate_tflite import mutate_tflite
 
 CORPUS = Path(__file__).parent / "corpus"
