@@ -136,8 +136,8 @@ class Choices:
     def _measure(self, modes: list[int], firsts: np.ndarray, stops: np.ndarray, rings: Rings) -> None:
         """Peaks of runs from their rings; where tensors may overlap, the most that this could save is taken off."""
         strips = [COLUMNS.index(MODES[m].columns) for m in modes]
-        plain, latched = (self._peaks(firsts, stops, rings, strips, latch) for latch in (False, True))
-        peaks = np.minimum(plain, latched)
+        plain = self._peaks(firsts, stops, rings, strips, False)
+        peaks = np.minimum(plain, self._peaks(firsts, stops, rings, strips, True)) if rings.latches.any() else plain
         one_column = MODES[modes[0]].columns == 1
         saved = self._savable[firsts, stops] if one_column else 0
         for m, found, less in zip(modes, peaks, plain - peaks, strict=True):

@@ -199,15 +199,17 @@ def _carried_rows(program: Program, segment: Segment, reference: int, terminals:
     ancestors, followers = _ancestors(program, segment, reference), _followers(program, segment, reference)
     beside = [t for t in terminals if t not in followers]
     wanted = {t: np.where(last, nodes[t].shape.h, 0) for t in beside} | {reference: ends}
-    could = _could(program, segment, _pull(program, segment, wanted, bands), ancestors, followers, height)
-    for t in beside:
-        if t not in ancestors:
+    target = _pull(program, segment, wanted, bands)
+    free = [t for t in beside if t not in ancestors]
+    if followers or free:  # they make what they can of the rows that are there
+        could = _could(program, segment, target, ancestors, followers, height)
+        for t in free:
             share = np.minimum(nodes[t].shape.h * ends // height, could[t])
             wanted[t] = np.where(last, nodes[t].shape.h, share)
-    wanted |= {i: could[i] for i in followers}
-    bands = max(len(rows) for rows in wanted.values())
-    wanted = {i: lengthened(rows, bands - len(rows)) for i, rows in wanted.items()}
-    target = _pull(program, segment, wanted, bands)
+        wanted |= {i: could[i] for i in followers}
+        bands = max(len(rows) for rows in wanted.values())
+        wanted = {i: lengthened(rows, bands - len(rows)) for i, rows in wanted.items()}
+        target = _pull(program, segment, wanted, bands)
     targets = np.maximum.accumulate(np.stack([target[i] for i in segment.nodes], axis=1), axis=0)
     done = np.stack([target[t] == nodes[t].shape.h for t in terminals]).all(axis=0)
     targets = targets[: int(done.argmax()) + 1]
