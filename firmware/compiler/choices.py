@@ -63,9 +63,27 @@ class Choices:
         self._savable = np.minimum(results, dying_bytes)  # the most that overlaps could save
         self.peak[one_column] -= self._savable
         self.likely[one_column] -= self._savable // 2
+        carried = {push: self._carried(push) for push in (True, False)}
+        for m, mode in enumerate(MODES):
+            self.peak[m] += carried[mode.push][..., COLUMNS.index(mode.columns)]
+            self.likely[m] += carried[mode.push][..., COLUMNS.index(mode.columns)]
         self.peak[self.work == NEVER] = self.likely[self.work == NEVER] = NEVER
         self._latched = np.zeros(self.work.shape, np.int64)  # bytes of the peak that latches save
         self._measured, self._settled = np.zeros(self.work.shape, bool), np.zeros(self.work.shape, bool)
+
+    def _carried(self, push: bool) -> np.ndarray:
+        """(first, stop, columns) bytes that outlive a band, at the least: alive in every step. 0 where no flow is known yet."""
+        count, found = self.count, np.zeros((self.count + 1, self.count + 1, len(COLUMNS)), np.int64)
+        rows = self._row_bytes * self._widest * (self._reader < np.arange(count + 1)[:, None])[..., None]
+        for rings, firsts, stops in self._geometry.known(push):
+            kept = rings.alive.kept
+            own = slice(rings.first, rings.first + len(kept))
+            if len(stops) > 1 and stops[0] != stops[-1]:  # one first node, many ends
+                found[firsts, stops] = kept @ rows[stops[0] : stops[-1] + 1, own][stops - stops[0]]
+            else:  # one end: a run lacks the rings before its first node
+                after = (kept[:, None] * rows[stops[0], own])[::-1].cumsum(axis=0)[::-1]
+                found[firsts[0] : firsts[-1] + 1, stops[0]] = after[firsts[0] - rings.first : firsts[-1] + 1 - rings.first]
+        return found
 
     def _work(self, spans: np.ndarray) -> np.ndarray:
         """(modes, first, stop) multiply-accumulates that are done again; NEVER where a mode cannot be."""
@@ -121,9 +139,8 @@ class Choices:
         """Make this segment's bound its peak, or a better bound; and those of all segments within `limit` that share its flow."""
         push, columns = MODES[mode]
         modes = [m for m, x in enumerate(MODES) if x.push == push and (x.columns == 1) == (columns == 1)]
-        rings, runs = self._geometry.flow(push, first, stop)
+        rings, firsts, stops = self._geometry.flow(push, first, stop)
         if not self._measured[mode, first, stop]:
-            firsts, stops = np.array(runs).T
             wanted = (self.peak[modes][:, firsts, stops] <= limit).any(axis=0) & ~self._measured[mode, firsts, stops]
             wanted |= (firsts == first) & (stops == stop)
             self._measure(modes, firsts[wanted], stops[wanted], rings)

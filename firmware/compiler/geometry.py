@@ -8,6 +8,7 @@ when it is first asked for. Networks that differ in channels alone share one Geo
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,13 +49,20 @@ class Rings:
         return kept_rows(program, reads, np.full(len(self.begin), program.nodes[node].shape.h), begins)
 
 
+class Served(NamedTuple):
+    """A flow and the runs [firsts[i], stops[i]) that it serves. A run's rows may be longer than the run."""
+
+    rings: Rings
+    firsts: np.ndarray
+    stops: np.ndarray
+
+
 class Geometry:
     """Flows of all runs of a program's nodes."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._pushed: dict[tuple[int, int | None], Rings] = {}
-        self._pulled: dict[tuple[int, int], Rings] = {}
+        self._served: dict[tuple[bool, int, int | None], Served] = {}  # None: a push to all ends that it shares
         self._groups: dict[int, list[int]] = {}
         self._stops: dict[int, list[int]] = {}
         self._flows: dict[Segment, Flow] = {}
@@ -65,21 +73,27 @@ class Geometry:
             self._flows[segment] = segment_flow(program, segment)
         return self._flows[segment]
 
-    def flow(self, push: bool, first: int, stop: int) -> tuple[Rings, list[tuple[int, int]]]:
-        """The rows of [first, stop), and all runs (first, stop) that they serve. A run's rows may be longer than the run."""
-        if not push:
-            start = self._starts(stop)[first]
-            if (start, stop) not in self._pulled:
-                self._pulled[start, stop] = _flow(self._program, Segment(start, stop))
-            return self._pulled[start, stop], [(i, stop) for i, other in enumerate(self._starts(stop)) if other == start]
-        stops = self._shared_stops(first)
-        if stop not in stops:
-            if (first, stop) not in self._pushed:
-                self._pushed[first, stop] = _flow(self._program, Segment(first, stop, push=stop > first + 1))
-            return self._pushed[first, stop], [(first, stop)]
-        if (first, None) not in self._pushed:
-            self._pushed[first, None] = _push(self._program, first)
-        return self._pushed[first, None], [(first, other) for other in stops]
+    def flow(self, push: bool, first: int, stop: int) -> Served:
+        """The rows of [first, stop), and of all that do the same."""
+        if push:
+            key = True, first, None if stop in self._shared_stops(first) else stop
+        else:
+            key = False, self._starts(stop)[first], stop
+        if key not in self._served:
+            self._served[key] = self._serve(*key)
+        return self._served[key]
+
+    def known(self, push: bool) -> list[Served]:
+        """All flows of one kind that were asked for so far, for this program or others that share this Geometry."""
+        return [served for (kind, _, _), served in self._served.items() if kind == push]
+
+    def _serve(self, push: bool, first: int, stop: int | None) -> Served:
+        if stop is None:
+            stops = np.array(self._shared_stops(first))
+            return Served(_push(self._program, first), np.full(len(stops), first), stops)
+        rings = _flow(self._program, Segment(first, stop, push=push and stop > first + 1))
+        firsts = np.array([first] if push else [i for i, start in enumerate(self._starts(stop)) if start == first])
+        return Served(rings, firsts, np.full(len(firsts), stop))
 
     @cached_property
     def strips(self) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from firmware.compiler import geometry
 from firmware.compiler.choices import MODES, NEVER, Choices
 from firmware.compiler.cost import NODE_STATE_BYTES, fixed_sram
 from firmware.compiler.geometry import geometry_of
@@ -70,6 +71,20 @@ def test_costs_of_segments_are_those_of_their_flows(seed: int) -> None:
         saved = peak_and_work(program, plain)[0] - peak
         assert segment.latch == (saved > 0) and choices.segment(*step, spare=saved) == plain
         assert bound <= peak <= int(choices.likely[step])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_of_known_rows_are_higher_and_none_is_too_high(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    program = build_program(random_graph(rng, max_ops=12) if seed else detector_graph(rng))
+    geometry.forget()
+    choices = Choices(program)
+    first_bounds, possible = choices.peak.copy(), choices.work < NEVER
+    for step in np.argwhere(possible).tolist():
+        choices.settle(*step, limit=int(NEVER) - 1)
+    bounds = Choices(program).peak
+    assert (first_bounds <= bounds).all() and (bounds <= choices.peak)[possible].all()
+    assert seed or (first_bounds < bounds).mean(where=possible) > 0.5
 
 
 @pytest.mark.parametrize("seed", range(8))
