@@ -146,14 +146,27 @@ def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | 
     while waiting := [(walk, paths) for walk, paths in waiting if paths]:
         waiting.sort(key=lambda pair: pair[1][0].work)
         walk, paths = waiting.pop(0)
-        for path in paths:
-            found = path.bound <= room and _deploy_within(program, Schedule(path.segments), max_candidates, limit)
-            if found:
-                return found
+        if found := _first_within(program, paths, max_candidates, limit):
+            return found
         if walks:  # other tastes are asked for only now
-            waiting += [(other, _leanest(choices, other, room + room // 8)) for other in walks[1:]]
+            slack = [0 if other.peaks is choices.peak else room // 8 for other in walks[1:]]  # peaks that are likely, not least
+            waiting += [(other, _leanest(choices, other, room + more)) for other, more in zip(walks[1:], slack, strict=True)]
             walks = ()
         waiting.append((walk, _leanest(choices, walk, paths[0].peak - 1)))
+    fast = _fast_walk(choices)  # its paths are unlike the others', and some front's leanest point is one of them
+    while paths := _leanest(choices, fast, room):
+        if found := _first_within(program, paths, max_candidates, limit):
+            return found
+        room = paths[0].peak - 1
+    return None
+
+
+def _first_within(program: Program, paths: list[_Path], max_candidates: int, limit: int) -> Deployment | None:
+    for path in paths:
+        if path.bound + fixed_sram(max_candidates) <= limit:
+            found = _deploy_within(program, Schedule(path.segments), max_candidates, limit)
+            if found:
+                return found
     return None
 
 

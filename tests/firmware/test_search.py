@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from firmware.compiler.geometry import geometry_of
 from firmware.compiler.memory import align, overlaps_of
 from firmware.compiler.program import Program, build_program
 from firmware.compiler.schedule import Segment, latches, segment_flow
-from firmware.compiler.search import _cheapest, _Walk, fits, search_front
+from firmware.compiler.search import _cheapest, _Walk, fits, search_front, search_orders
+from firmware.compiler.tflite import read_tflite
 from tests.firmware.graphs import detector_graph, random_graph
+
+ZOO = Path(__file__).resolve().parents[2] / "zoo"
 
 
 def peak_and_work(program: Program, segment: Segment) -> tuple[int, int]:
@@ -129,6 +133,14 @@ def test_what_fits_costs_no_more_than_the_front_and_one_byte_less_than_the_least
             found = fits(program, limit, max_candidates=8)
             assert found.cost.peak_sram <= limit and found.cost.scheduled_macs <= cheapest
     assert fits(program, fixed_sram(8), max_candidates=8) is None
+
+
+def test_what_fits_is_found_where_only_a_walk_by_instructions_finds_it() -> None:
+    """face_qvga's point was once found by the front and not by `fits`."""
+    front = search_orders(read_tflite((ZOO / "face_qvga" / "model.tflite").read_bytes()))
+    for point in front:
+        found = fits(point.scheduled.program, point.cost.peak_sram)
+        assert found is not None and found.cost.peak_sram <= point.cost.peak_sram
 
 
 def test_networks_that_differ_in_channels_share_their_flows() -> None:
