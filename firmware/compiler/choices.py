@@ -2,7 +2,8 @@
 
 Tables over (mode, first, stop) hold what each costs: `work` and `instructions`, known from the start, and `peak`, the bytes
 alive at the segment's worst step. A peak begins as a bound that costs nothing (what crosses the ends cannot shrink) and is
-settled when the search wants to use the segment. Whole rows of the table are bettered together, from one flow of geometry.py.
+settled when the search wants to use the segment. All that one flow of geometry.py serves is measured together, and what
+flows are known is measured from the start.
 """
 
 from collections.abc import Iterable
@@ -11,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from firmware.compiler.cost import NODE_STATE_BYTES
-from firmware.compiler.geometry import COLUMNS, Rings, geometry_of
+from firmware.compiler.geometry import COLUMNS, Rings, Served, geometry_of
 from firmware.compiler.instructions import CELL_TERMS, kind_of, load_coefficients, unit_terms
-from firmware.compiler.memory import ALIGNMENT, Overlap, align, dying, overlap_distance
+from firmware.compiler.memory import Overlap, align, dying, overlap_distance
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Segment
-
-NEVER = np.int64(1) << 60  # the peak and work of what cannot be; a thousand of them still fit
+from firmware.compiler.segments import NEVER, Measures
 
 
 class Mode(NamedTuple):
@@ -26,10 +26,6 @@ class Mode(NamedTuple):
 
 
 MODES = tuple(Mode(push, columns) for columns in COLUMNS for push in (True, False))
-
-
-def _aligned(sizes: np.ndarray) -> np.ndarray:
-    return -(-sizes // ALIGNMENT) * ALIGNMENT
 
 
 class Choices:
@@ -42,7 +38,6 @@ class Choices:
         count = self.count = len(nodes)
         self._sizes = np.array([align(node.size) for node in nodes])
         self.most = max(1, int(self._sizes.sum()))  # bytes of all tensors
-        self._row_bytes = np.array([0 if node.kind == "sink" else node.shape.c for node in nodes])[:, None]  # of one column
         self._reader = np.array(program.last_reader)
         crossing, results, dying_bytes = (np.zeros((count + 1, count + 1), np.int64) for _ in range(3))
         for i, (size, reader) in enumerate(zip(self._sizes, program.last_reader, strict=True)):
@@ -53,8 +48,7 @@ class Choices:
         self.lengths = (stop - first).clip(0)  # (first, stop) nodes
         # bytes that no mode can shrink: what crosses the ends of a run, and its state
         self._whole = crossing + results + NODE_STATE_BYTES * self.lengths
-        self._alive = np.array([[i <= step <= self._reader[i] for step in range(count)] for i in range(count)], float)
-        self._widest, spans = self._geometry.strips
+        widest, spans = self._geometry.strips
         self.work = self._work(spans)
         self.instructions = self._instructions(spans)
         self.peak = np.tile(self._whole, (len(MODES), 1, 1))
@@ -63,27 +57,28 @@ class Choices:
         self._savable = np.minimum(results, dying_bytes)  # the most that overlaps could save
         self.peak[one_column] -= self._savable
         self.likely[one_column] -= self._savable // 2
-        carried = {push: self._carried(push) for push in (True, False)}
-        for m, mode in enumerate(MODES):
-            self.peak[m] += carried[mode.push][..., COLUMNS.index(mode.columns)]
-            self.likely[m] += carried[mode.push][..., COLUMNS.index(mode.columns)]
         self.peak[self.work == NEVER] = self.likely[self.work == NEVER] = NEVER
+        self.leaning = self.likely - self.peak  # bytes that overlaps are believed to save and perhaps do not
         self._latched = np.zeros(self.work.shape, np.int64)  # bytes of the peak that latches save
         self._measured, self._settled = np.zeros(self.work.shape, bool), np.zeros(self.work.shape, bool)
-
-    def _carried(self, push: bool) -> np.ndarray:
-        """(first, stop, columns) bytes that outlive a band, at the least: alive in every step. 0 where no flow is known yet."""
-        count, found = self.count, np.zeros((self.count + 1, self.count + 1, len(COLUMNS)), np.int64)
-        rows = self._row_bytes * self._widest * (self._reader < np.arange(count + 1)[:, None])[..., None]
-        for rings, firsts, stops in self._geometry.known(push):
-            kept = rings.alive.kept
-            own = slice(rings.first, rings.first + len(kept))
-            if len(stops) > 1 and stops[0] != stops[-1]:  # one first node, many ends
-                found[firsts, stops] = kept @ rows[stops[0] : stops[-1] + 1, own][stops - stops[0]]
-            else:  # one end: a run lacks the rings before its first node
-                after = (kept[:, None] * rows[stops[0], own])[::-1].cumsum(axis=0)[::-1]
-                found[firsts[0] : firsts[-1] + 1, stops[0]] = after[firsts[0] - rings.first : firsts[-1] + 1 - rings.first]
-        return found
+        self.measures = Measures(
+            count,
+            len(COLUMNS),
+            row_bytes=np.array([0 if node.kind == "sink" else node.shape.c for node in nodes]),  # of one column
+            reader=self._reader,
+            widest=widest,
+            whole=self._whole,
+            savable=self._savable,
+            work=self.work,
+            peak=self.peak,
+            likely=self.likely,
+            latched=self._latched,
+            measured=self._measured,
+            settled=self._settled,
+        )
+        for push in (True, False):
+            for served in self._geometry.known(push):
+                self._measure(push, served)
 
     def _work(self, spans: np.ndarray) -> np.ndarray:
         """(modes, first, stop) multiply-accumulates that are done again; NEVER where a mode cannot be."""
@@ -136,49 +131,21 @@ class Choices:
         return bool(self._settled[mode, first, stop])
 
     def settle(self, mode: int, first: int, stop: int, limit: int) -> None:
-        """Make this segment's bound its peak, or a better bound; and those of all segments within `limit` that share its flow."""
+        """Make this segment's bound its peak, or a better bound above `limit`; better those of all that share its flow."""
         push, columns = MODES[mode]
-        modes = [m for m, x in enumerate(MODES) if x.push == push and (x.columns == 1) == (columns == 1)]
-        rings, firsts, stops = self._geometry.flow(push, first, stop)
+        served = self._geometry.flow(push, first, stop)
         if not self._measured[mode, first, stop]:
-            wanted = (self.peak[modes][:, firsts, stops] <= limit).any(axis=0) & ~self._measured[mode, firsts, stops]
-            wanted |= (firsts == first) & (stops == stop)
-            self._measure(modes, firsts[wanted], stops[wanted], rings)
+            self._measure(push, served)
         if columns == 1 and self.peak[mode, first, stop] <= limit:
-            saved = self._saved(first, stop, rings)
+            saved = self._saved(first, stop, served.rings)
             apart = self.peak[mode, first, stop] + self._savable[first, stop]
             self.peak[mode, first, stop], self.likely[mode, first, stop] = apart - saved, apart - saved // 2
+            self.leaning[mode, first, stop] = saved - saved // 2
             self._settled[mode, first, stop] = True
 
-    def _measure(self, modes: list[int], firsts: np.ndarray, stops: np.ndarray, rings: Rings) -> None:
-        """Peaks of runs from their rings; where tensors may overlap, the most that this could save is taken off."""
-        strips = [COLUMNS.index(MODES[m].columns) for m in modes]
-        plain = self._peaks(firsts, stops, rings, strips, False)
-        peaks = np.minimum(plain, self._peaks(firsts, stops, rings, strips, True)) if rings.latches.any() else plain
-        one_column = MODES[modes[0]].columns == 1
-        saved = self._savable[firsts, stops] if one_column else 0
-        for m, found, less in zip(modes, peaks, plain - peaks, strict=True):
-            possible = self.work[m, firsts, stops] < NEVER
-            self.peak[m, firsts, stops] = np.where(possible, found - saved, NEVER)
-            self.likely[m, firsts, stops] = np.where(possible, found - saved // 2, NEVER)
-            self._latched[m, firsts, stops] = less
-            self._measured[m, firsts, stops] = True
-            self._settled[m, firsts, stops] = (saved == 0) if one_column else True
-
-    def _peaks(self, firsts: np.ndarray, stops: np.ndarray, rings: Rings, columns: list[int], latch: bool) -> np.ndarray:
-        """(columns, runs) bytes alive at the worst step, nothing overlapping."""
-        own = slice(rings.first, min(self.count, rings.first + len(rings.latches), int(stops.max())))
-        nodes = np.arange(own.start, own.stop)
-        rows, kept, fresh = (r[: len(nodes)] for r in rings.alive)
-        split = rings.latches[: len(nodes)] & latch
-        inside = (nodes >= firsts[:, None]) & (self._reader[own] < stops[:, None])
-        row = self._row_bytes[own] * self._widest[stops, own][..., columns] * inside[..., None]
-        carried = _aligned(np.where(split, kept, rows * (kept > 0))[:, None] * row).sum(axis=1)
-        passing = _aligned(np.where(split, fresh, rows * (kept == 0))[:, None] * row)
-        alive = passing.transpose(2, 0, 1) @ self._alive[own, own]
-        letterbox = 4 * (self._row_bytes[0] * self._widest[stops, 0][:, columns]).T * (firsts == 0)
-        alive[..., 0] += letterbox  # of a run from node 0 on, that is its step
-        return self._whole[firsts, stops] + carried.T + alive.max(axis=-1).astype(np.int64)
+    def _measure(self, push: bool, served: Served) -> None:
+        """Peaks of all runs of a flow; where tensors may overlap, the most that this could save is taken off."""
+        self.measures.measure(push, served.rings.first, served.rings.table, served.firsts, served.stops)
 
     def _saved(self, first: int, stop: int, rings: Rings) -> int:
         """Bytes that overlaps save, each tensor taking part in one."""

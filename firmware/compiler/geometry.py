@@ -42,6 +42,11 @@ class Rings:
     begin: np.ndarray  # (bands, nodes) rows [begin, target) are made in a band
     target: np.ndarray
 
+    @cached_property
+    def table(self) -> np.ndarray:
+        """(4, nodes) int64: rows alive, kept and fresh (`Alive`), and whether the ring can be latched."""
+        return np.stack([*self.alive, self.latches]).astype(np.int64)
+
     def kept_outside(self, program: Program, node: int, first: int) -> Rows:
         """(bands,) first row of a node made before the run that its nodes from `first` on still read."""
         begins = {r: self.begin[:, r - self.first] for r in program.readers[node] if r >= first}

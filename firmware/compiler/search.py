@@ -9,11 +9,11 @@ always reach its bound, so the front is walked by several tastes, and some sched
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from firmware.compiler.choices import MODES, NEVER, Choices
+from firmware.compiler.choices import Choices
 from firmware.compiler.cost import Cost, estimate, fixed_sram, sram
 from firmware.compiler.graph import Graph
 from firmware.compiler.memory import MemoryPlan, ScheduledProgram, apply_schedule, check_plan
@@ -21,6 +21,7 @@ from firmware.compiler.orders import orders
 from firmware.compiler.placement import plan_memory
 from firmware.compiler.program import Program, build_program
 from firmware.compiler.schedule import Schedule, Segment
+from firmware.compiler.segments import NEVER, Taste, cheapest_path
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ class _Walk(NamedTuple):
     work: np.ndarray  # choices.work or choices.instructions
     grain: int  # work that differs by less is the same
     peaks: np.ndarray  # choices.peak or choices.likely
-    # calm: the one that needs little memory everywhere, not at its worst step alone; apart: the one that leans least on overlaps,
-    # and whose longest segment, which sets the size of the runtime's state, is short; few: the one of fewest segments
-    taste: Literal["calm", "apart", "few"]
+    taste: Taste
 
 
 @dataclass(frozen=True)
@@ -203,8 +202,8 @@ def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
     A lazy shortest path: take the path that would be best if all bounds were true, settle what it uses, and repeat until no
     part of it is a mere bound. Then it is best in truth, for bounds never exceed what they stand for.
     """
-    cuts = _Cuts(_prices(choices, walk, limit, np.s_[:]))
-    while path := cuts.shortest():
+    most = choices.most * choices.count
+    while path := cheapest_path(walk.work, walk.peaks, choices.leaning, walk.taste, most, limit):
         unsettled = [step for step in path if not choices.settled(*step)]
         if not unsettled:
             peak, bound = (max(int(table[step]) for step in path) for table in (walk.peaks, choices.peak))
@@ -215,58 +214,7 @@ def _cheapest(choices: Choices, walk: _Walk, limit: int) -> _Path | None:
             return _Path(segments, peak, bound, work // walk.grain, macs, instructions)
         for mode, first, stop in unsettled:
             choices.settle(mode, first, stop, limit)
-            push = MODES[mode].push  # what shares its flow begins or ends where it does
-            part, since = (np.s_[:, first], first + 1) if push else (np.s_[:, :, stop], stop)
-            cuts.change(part, _prices(choices, walk, limit, part), since)
     return None
-
-
-_FINE = 1 << 20  # parts of one multiply-accumulate in which equals are told apart
-
-
-def _prices(choices: Choices, walk: _Walk, limit: int, part: Any) -> np.ndarray:
-    """What each step of a part of the tables adds to a path: work, and less than that among equals; NEVER above the limit."""
-    peaks, lengths = walk.peaks[part], np.broadcast_to(choices.lengths, walk.peaks.shape)[part]
-    fits, most = peaks <= limit, choices.most * choices.count
-    price = np.where(fits, walk.work[part], 0) * _FINE + 1
-    if walk.taste == "calm":  # bytes by nodes, as a share of the most that there could be
-        price += np.where(fits, peaks, 0) * lengths * (_FINE // 4) // most
-    if walk.taste == "apart":  # bytes that overlaps save, likewise; and no segment too long
-        price += np.where(fits, choices.likely[part] - choices.peak[part], 0) * (_FINE // 4) // most + lengths**2 // 16
-    return np.where(fits, price, NEVER)
-
-
-class _Cuts:
-    """Ways over cuts: `prices` of steps, (modes, first, stop), and the least price of reaching each cut, kept up with changes."""
-
-    def __init__(self, prices: np.ndarray) -> None:
-        self._prices = prices
-        count = prices.shape[1]
-        self._least, self._came_from = np.zeros(count, np.int64), [0] * count
-        self._since = 1  # the first cut whose least price may no longer be true
-
-    def change(self, part: Any, prices: np.ndarray, since: int) -> None:
-        """Other prices in a part of the table, of steps that end at the cut `since` or later."""
-        self._prices[part] = prices
-        self._since = min(self._since, since)
-
-    def shortest(self) -> list[tuple[int, int, int]] | None:
-        """(mode, first, stop) of each segment of the path of least price."""
-        count, least = len(self._least), self._least
-        into = self._prices[:, :, self._since :].min(axis=0).T
-        for stop in range(self._since, count):
-            reached = least[:stop] + into[stop - self._since, :stop]
-            came_from = reached.argmin()
-            least[stop], self._came_from[stop] = min(reached[came_from], NEVER), int(came_from)
-        self._since = count
-        if least[-1] >= NEVER:
-            return None
-        path, stop = [], count - 1
-        while stop:
-            first = self._came_from[stop]
-            path.append((int(self._prices[:, first, stop].argmin()), first, stop))
-            stop = first
-        return path[::-1]
 
 
 def _beats(cost: Cost, peak: int, macs: int, instructions: int) -> bool:
