@@ -32,6 +32,7 @@ from detection.evaluate import Evaluation, evaluate_together
 from detection.metrics.resample import RESAMPLES
 from detection.metrics.sizes import RANGES, SizeEvaluator, input_scales
 from detection.metrics.voc import VocEvaluator
+from detection.readme import markdown_table
 from detection.results import results_json, write_json
 from detection.runs import read_results
 from detection.sources import find_source, open_predictor
@@ -105,27 +106,18 @@ def cost(plan: Ablations, name: str, runs: Path) -> dict[str, Any]:
     return {"what": plan.arms[name].what, "settings": plan.arms[name].set, "macs": macs, "seconds": seconds, "pictures": pictures}
 
 
-def table(document: Mapping[str, Any]) -> str:
-    """The outcome as Markdown."""
-    arms, held = document["arms"], document["dataset"]
-    results = {result["name"]: result for result in document["results"]}
-    differences = {row["of"]: row["values"].get(SCORE) for row in document["differences"]}
-    sizes = [size for size in RANGES if all(results[name]["values"].get(f"input_ap50_{size}") is not None for name in arms)]
-    lines = [
-        f"{held['name']}: AP50 on {held['images']} training pictures that no arm saw, after {document['epochs']} epochs from "
-        f"{document['start']}. Differences from the first row with 95 % intervals over pictures: one training each, so "
-        "the luck of a run comes on top. To the right: AP50 of objects by side in the network's input.",
-        "",
-        f"| arm | M MACs | AP50 | difference |{''.join(f' {_pixels(*RANGES[size])} |' for size in sizes)}",
-        f"|---|---|---|---|{'---|' * len(sizes)}",
-    ]
+def table(arms: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The outcome as columns and rows of cells. `results`: what `results_json` makes of the arms' evaluations."""
+    values = {result["name"]: result["values"] for result in results["results"]}
+    differences = {row["of"]: row["values"].get(SCORE) for row in results["differences"]}
+    sizes = [size for size in RANGES if all(values[name].get(f"input_ap50_{size}") is not None for name in arms)]
+    rows = []
     for name, arm in arms.items():
         d = differences.get(name)
         change = "-" if d is None else f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-        values = results[name]["values"]
-        by_size = "".join(f" {values[f'input_ap50_{size}']:.3f} |" for size in sizes)
-        lines.append(f"| {arm['what']} | {arm['macs'] / 1e6:.1f} | {values[SCORE]:.3f} | {change} |{by_size}")
-    return "\n".join(lines) + "\n"
+        by_size = [f"{values[name][f'input_ap50_{size}']:.3f}" for size in sizes]
+        rows.append([arm["what"], f"{arm['macs'] / 1e6:.1f}", f"{values[name][SCORE]:.3f}", change, *by_size])
+    return ["arm", "M MACs", "AP50", "difference", *(_pixels(*RANGES[size]) for size in sizes)], rows
 
 
 def _pixels(low: float, high: float) -> str:
@@ -140,8 +132,15 @@ def report(plan: Ablations, names: Sequence[str], runs: Path, resamples: int) ->
     dataset = {"name": config.data.stem, "split": f"train, held out {config.train.tuning:g}", "images": found[0].images}
     arms = {name: cost(plan, name, runs) for name in names}
     start = "nothing" if config.train.init is None else str(config.train.init)
+    results = results_json(found, f"configs/{plan.config}", hashes, dataset)
+    columns, rows = table(arms, results)
+    note = (
+        f"{config.data.stem}: AP50 on {found[0].images} training pictures that no arm saw, after "
+        f"{config.train.epochs} epochs from {start}; to the right of objects by side in the network's input. Differences from "
+        "the first row with 95 % intervals over pictures: one training each, so the luck of a run comes on top."
+    )
     settings = {"config": plan.config, "settings": plan.set, "epochs": config.train.epochs, "start": start, "arms": arms}
-    return results_json(found, f"configs/{plan.config}", hashes, dataset) | settings
+    return {"columns": columns, "rows": rows, "note": note} | results | settings
 
 
 def main() -> int:
@@ -150,7 +149,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="ARM", help="train these and report on what has finished")
     parser.add_argument("--runs", type=Path, default=None, help="folder of the arms' runs (default: runs/ablations_NAME)")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help=f"of the bootstrap (default: {RESAMPLES})")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), metavar="DIR", help="of ablations_NAME.json and .md")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), metavar="DIR", help="of ablations_NAME.json")
     options = parser.parse_args()
     plan = load_yaml(options.plan, Ablations)
     runs = options.runs or Path("runs") / f"ablations_{options.plan.stem}"
@@ -164,8 +163,7 @@ def main() -> int:
         raise ConfigError(f"the base '{next(iter(plan.arms))}' has not finished: there is nothing to compare with")
     document = report(plan, done, runs, options.resamples)
     write_json(options.out / f"ablations_{options.plan.stem}.json", document)
-    (options.out / f"ablations_{options.plan.stem}.md").write_text(table(document))
-    print(table(document), end="")
+    print(markdown_table(document["columns"], document["rows"]))
     return 0
 
 
