@@ -8,6 +8,7 @@ always reach its bound, so the front is walked by several tastes, and some sched
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -136,28 +137,34 @@ def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | 
     """The schedule of fewest multiply-accumulates whose `peak_sram` is at most `limit` bytes; None where the search finds none.
 
     For a search over architectures: it settles and places only what the limit asks for, and programs that differ in channels
-    alone share their flows. It does as little work as any point of the front within `limit`, but perhaps takes more bytes.
+    alone share their flows. It goes the front's ways from the limit on and takes the first plan that fits, so it does as little
+    work as any point of the front within `limit` (perhaps in more bytes), but for points that lean on overlaps beyond what
+    `likely` peaks an eighth above the limit allow.
     """
     choices = Choices(program)
     room = limit - fixed_sram(max_candidates)
-    walks = _walks(choices)
-    waiting = [(walks[0], _leanest(choices, walks[0], room))]  # no schedule that fits takes less work than this
+    first, *others = _walks(choices)
+    waiting = [(first, _leanest(choices, first, room))]  # no schedule that fits takes less work than this
     while waiting := [(walk, paths) for walk, paths in waiting if paths]:
-        waiting.sort(key=lambda pair: pair[1][0].work)
+        waiting.sort(key=lambda pair: pair[1][0].macs)
         walk, paths = waiting.pop(0)
         if found := _first_within(program, paths, max_candidates, limit):
             return found
-        if walks:  # other tastes are asked for only now
-            slack = [0 if other.peaks is choices.peak else room // 8 for other in walks[1:]]  # peaks that are likely, not least
-            waiting += [(other, _leanest(choices, other, room + more)) for other, more in zip(walks[1:], slack, strict=True)]
-            walks = ()
-        waiting.append((walk, _leanest(choices, walk, paths[0].peak - 1)))
-    fast = _fast_walk(choices)  # its paths are unlike the others', and some front's leanest point is one of them
-    while paths := _leanest(choices, fast, room):
-        if found := _first_within(program, paths, max_candidates, limit):
-            return found
-        room = paths[0].peak - 1
+        if others:  # other walks are asked for only now
+            slack = [0 if other.peaks is choices.peak else room // 8 for other in others]  # peaks that are likely, not least
+            waiting += [(other, _leanest(choices, other, room + more)) for other, more in zip(others, slack, strict=True)]
+            waiting += [(None, [path]) for path in _all_within(choices, _fast_walk(choices), room)]
+            others = []
+        if walk:
+            waiting.append((walk, _leanest(choices, walk, paths[0].peak - 1)))
     return None
+
+
+def _all_within(choices: Choices, walk: _Walk, limit: int) -> Iterator[_Path]:
+    """A walk of falling limits to its end, for its paths are in no order of multiply-accumulates."""
+    while paths := _leanest(choices, walk, limit):
+        yield from paths
+        limit = paths[0].peak - 1
 
 
 def _first_within(program: Program, paths: list[_Path], max_candidates: int, limit: int) -> Deployment | None:

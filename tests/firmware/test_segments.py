@@ -45,13 +45,13 @@ def test_the_cheapest_path_is_the_one_that_numpy_finds(taste: Taste) -> None:
     rng, found = np.random.default_rng(1), 0
     for _ in range(150):
         shape = (int(rng.integers(1, 5)), *[int(rng.integers(2, 14))] * 2)
-        work, peaks, leaning = (rng.integers(0, top, shape) for top in (4, 60, 20))  # few numbers: many equals
+        work, peaks, leaning = (rng.integers(0, top, shape) for top in (3, 5, 3))  # few numbers: many equals
         impossible = rng.random(shape) < 0.3
         work[impossible] = peaks[impossible] = NEVER
         where = work, np.where(impossible, 1 << 20, peaks), leaning
-        limit = int(rng.integers(10, 60))
-        path = cheapest_path(*where, taste, 500, limit)
-        assert path == slow_path(*where, taste, 500, limit)
+        limit = int(rng.integers(1, 5))
+        path = cheapest_path(*where, taste, 50, limit)
+        assert path == slow_path(*where, taste, 50, limit)
         found += len(path) > 1
     assert found > 50
 
