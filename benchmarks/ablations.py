@@ -8,7 +8,6 @@ arm is the base; differences from it come with their bootstrap interval over pic
 """
 
 import argparse
-import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ from detection.checkpoint import CheckpointError, load_checkpoint
 from detection.config import ConfigError, load_config
 from detection.evaluate import Evaluation, evaluate_together
 from detection.metrics.resample import RESAMPLES
-from detection.metrics.sizes import RANGES, SizeEvaluator, input_scales
+from detection.metrics.sizes import RANGES, SizeEvaluator, in_pixels, input_scales
 from detection.metrics.voc import VocEvaluator
 from detection.readme import markdown_table
 from detection.results import results_json, write_json
@@ -117,11 +116,7 @@ def table(arms: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[list[str
         change = "-" if d is None else f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
         by_size = [f"{values[name][f'input_ap50_{size}']:.3f}" for size in sizes]
         rows.append([arm["what"], f"{arm['macs'] / 1e6:.1f}", f"{values[name][SCORE]:.3f}", change, *by_size])
-    return ["arm", "M MACs", "AP50", "difference", *(_pixels(*RANGES[size]) for size in sizes)], rows
-
-
-def _pixels(low: float, high: float) -> str:
-    return f"{low:g} px and more" if math.isinf(high) else f"{low:g} to {high:g} px"
+    return ["arm", "M MACs", "AP50", "difference", *map(in_pixels, sizes)], rows
 
 
 def report(plan: Ablations, names: Sequence[str], runs: Path, resamples: int) -> dict[str, Any]:

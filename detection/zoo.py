@@ -22,6 +22,7 @@ from detection import runs
 from detection.config import Config
 from detection.exporter import find_checkpoint
 from detection.metrics.grouped import Q30
+from detection.metrics.sizes import RANGES, in_pixels
 from detection.readme import PROTOCOLS
 
 
@@ -79,7 +80,7 @@ def card(folder: Path) -> str:
             "",
             f"    python demo.py {folder} photo.jpg --on host --out found",
             f"    python eval.py {folder} --data {data} --on float,int8,host --limit 100",
-            f"    python export.py {folder} --target mps2-an500 --sram 96K --out runs/{folder.name}",
+            f"    python export.py {folder} --target mps2-an500 --sram {plan['peak_sram']} --out runs/{folder.name}",
             "",
             "This page is written by `python -m detection.zoo card` from the files beside it.",
             "",
@@ -100,12 +101,39 @@ def _measured(evaluation: dict[str, Any]) -> list[str]:
         "|---|" + "---|" * (len(names) + 2),
     ]
     for result in results:
-        scores = " | ".join("-" if result["values"][n] is None else f"{result['values'][n]:.4f}" for n in names)
+        scores = " | ".join(_score(result, name) for name in names)
         compared, unequal = result["bytes"]["compared"], result["bytes"]["unequal"]
         agreement = "-" if not compared else f"{compared - unequal:,} of {compared:,} pictures"
         counted = result["instructions_per_image"]
         lines.append(f"| {result['name']} | {scores} | {agreement} | {'-' if counted is None else f'{counted:,.0f}'} |")
-    return [*lines, "", *_on_device(evaluation)]
+    parts = _in_parts(results[-1]) if part == "all" else []  # of a few pictures, parts would be chance
+    return [*lines, "", *parts, *_on_device(evaluation)]
+
+
+def _score(result: dict[str, Any], name: str) -> str:
+    """`0.7830 [0.768, 0.798]`: the value and its bootstrap interval over pictures."""
+    if (value := result["values"][name]) is None:
+        return "-"
+    low, high = result["intervals"].get(name, (None, None))
+    return f"{value:.4f}" if low is None else f"{value:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def _in_parts(result: dict[str, Any]) -> list[str]:
+    """AP50 by the size at which the network sees an object, and by class where there are several."""
+    values = {in_pixels(name): result["values"].get(f"input_ap50_{name}") for name in RANGES}
+    classes = {name: row.get("voc_ap50_area") for name, row in result["by_class"].items() if len(result["by_class"]) > 1}
+    parts = {"by side in the network's input": values, "by class": classes}
+    return [
+        line
+        for what, part in parts.items()
+        if any(value is not None for value in part.values())
+        for line in (
+            f"AP50 ({result['name']}) {what}: "
+            + ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in part.items())
+            + ".",
+            "",
+        )
+    ]
 
 
 def _on_device(evaluation: dict[str, Any]) -> list[str]:

@@ -48,8 +48,22 @@ def test_the_card_says_what_the_files_say(folder: Path, monkeypatch: pytest.Monk
     plan = json.loads((folder / "plan.json").read_text())
     host = next(r for r in json.loads((folder / "metrics.json").read_text())["results"] if r["name"] == "host")
     assert f"Peak SRAM {plan['peak_sram']:,} B" in text and "A note by hand." in text
-    assert f"{host['values']['voc_ap50_area']:.4f}" in text and "3 of 3 pictures" in text
+    low, high = host["intervals"]["voc_ap50_area"]
+    assert f"{host['values']['voc_ap50_area']:.4f} [{low:.3f}, {high:.3f}]" in text and "3 of 3 pictures" in text
+    assert f"--sram {plan['peak_sram']} " in text
     assert f"{plan['peak_sram']:,} B" in readme.zoo_table(folder.parent)
+
+
+def test_the_card_says_sizes_and_classes_of_whole_splits_only(folder: Path) -> None:
+    before = (folder / "metrics.json").read_text()
+    measured = json.loads(before)
+    assert measured["dataset"]["images"] == 3 and "by class" not in zoo.card(folder)
+    name, values = next(iter(measured["results"][-1]["by_class"].items()))
+    measured["dataset"]["images_in_split"] = 3
+    values["voc_ap50_area"], measured["results"][-1]["values"]["input_ap50_large"] = 0.125, 0.375
+    (folder / "metrics.json").write_text(json.dumps(measured))
+    assert f"by class: {name} 0.125" in zoo.card(folder) and "96 px and more 0.375." in zoo.card(folder)
+    (folder / "metrics.json").write_text(before)
 
 
 def test_the_card_says_what_a_device_counted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
