@@ -7,8 +7,9 @@ one step); each is then placed for real (`plan_memory`), and only what survives 
 always reach its bound, so the front is walked by several tastes, and some schedules of equal work are placed.
 """
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,20 +145,38 @@ def fits(program: Program, limit: int, max_candidates: int = 0) -> Deployment | 
     choices = Choices(program)
     room = limit - fixed_sram(max_candidates)
     first, *others = _walks(choices)
-    waiting = [(first, _leanest(choices, first, room))]  # no schedule that fits takes less work than this
-    while waiting := [(walk, paths) for walk, paths in waiting if paths]:
-        waiting.sort(key=lambda pair: pair[1][0].macs)
-        walk, paths = waiting.pop(0)
+
+    def level(walk: _Walk, limit: int) -> list[_Waiting]:
+        paths = _leanest(choices, walk, limit)
+        return [_Waiting(paths[0].macs, paths, lambda: level(walk, paths[0].peak - 1))] if paths else []
+
+    def other_walks() -> list[_Waiting]:
+        slack = [0 if other.peaks is choices.peak else room // 8 for other in others]  # peaks that are likely, not least
+        found = [level(other, room + more) for other, more in zip(others, slack, strict=True)]
+        return [*itertools.chain(*found), _Waiting(least + 1, [], by_instructions)]
+
+    def by_instructions() -> list[_Waiting]:
+        return [_Waiting(path.macs, [path], list) for path in _all_within(choices, _fast_walk(choices), room)]
+
+    waiting = level(first, room)
+    if waiting:
+        least = waiting[0].macs  # no schedule that fits does less again
+        waiting.append(_Waiting(least, [], other_walks))
+    while waiting:
+        waiting.sort(key=lambda w: w.macs)
+        _, paths, further = waiting.pop(0)
         if found := _first_within(program, paths, max_candidates, limit):
             return found
-        if others:  # other walks are asked for only now
-            slack = [0 if other.peaks is choices.peak else room // 8 for other in others]  # peaks that are likely, not least
-            waiting += [(other, _leanest(choices, other, room + more)) for other, more in zip(others, slack, strict=True)]
-            waiting += [(None, [path]) for path in _all_within(choices, _fast_walk(choices), room)]
-            others = []
-        if walk:
-            waiting.append((walk, _leanest(choices, walk, paths[0].peak - 1)))
+        waiting += further()
     return None
+
+
+class _Waiting(NamedTuple):
+    """Paths that `fits` has not tried yet."""
+
+    macs: int  # that are done again, at the least
+    paths: list[_Path]
+    further: Callable[[], "list[_Waiting]"]  # what to try later where none of them fits
 
 
 def _all_within(choices: Choices, walk: _Walk, limit: int) -> Iterator[_Path]:
