@@ -29,7 +29,10 @@ PROTOCOLS = (
     ("VOC AP50, 11 points", ("voc_ap50_11",)),
     ("VOC AP50", ("voc_ap50_area",)),
     ("COCO AP", ("coco_ap",)),
-    ("present or not: accuracy / balanced / AP", ("presence_accuracy", "presence_balanced", "presence_ap")),
+    (
+        "present or not: accuracy / that of always the commoner answer / balanced / AP",
+        ("presence_accuracy", "presence_majority", "presence_balanced", "presence_ap"),
+    ),
 )
 
 

@@ -24,6 +24,7 @@ HEADINGS = {
     "voc_ap50_area": "VOC AP50",
     "voc_ap50_11": "VOC AP50, 11 points",
     "presence_accuracy": "accuracy",
+    "presence_majority": "always the commoner answer",
     "presence_balanced": "balanced accuracy",
     "presence_ap": "presence AP",
 }  # the values of the table, in its order; metrics.json has all

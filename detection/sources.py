@@ -187,6 +187,8 @@ def class_names(source: Source) -> tuple[str, ...]:
 def check_classes(source: Source, data: tuple[str, ...]) -> None:
     """Raise PredictorError unless model and data set mean the same by a label."""
     model = class_names(source)
+    if not model:
+        raise PredictorError(f"{source.path} names no classes, as a classifier's .tess does not: give the folder of its export")
     if model != tuple(data):
         raise PredictorError(
             f"{source.path} finds {_short(model)}, the data set holds {_short(data)}: "

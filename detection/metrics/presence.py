@@ -29,8 +29,9 @@ class _Answer(NamedTuple):
 
 
 class PresenceEvaluator:
-    """Values `presence_accuracy`, `presence_balanced` (mean of hit rate and rejection rate) and `presence_ap` (area under the
-    curve of pictures ranked by score, as VOC's classification task), means over classes; the same by class."""
+    """Values `presence_accuracy`, `presence_majority` (the accuracy of always giving the commoner answer), `presence_balanced`
+    (mean of hit rate and rejection rate) and `presence_ap` (area under the curve of pictures ranked by score, as VOC's
+    classification task), means over classes; the same by class."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -67,12 +68,14 @@ class PresenceEvaluator:
         answers = [self._answers[name] for name in sorted(self._answers)]
         shape = (len(answers), len(self.classes))
         scores, shown, counts = (np.array([one[part] for one in answers]).reshape(shape) for part in range(3))
-        found: dict[str, dict[str, np.ndarray]] = {"presence_accuracy": {}, "presence_balanced": {}, "presence_ap": {}}
+        metrics = ("presence_accuracy", "presence_majority", "presence_balanced", "presence_ap")
+        found: dict[str, dict[str, np.ndarray]] = {metric: {} for metric in metrics}
         for c, name in enumerate(self.classes):
             yes, no = (weights * (counts[:, c] & here) for here in (shown[:, c].astype(bool), ~shown[:, c].astype(bool)))
             said = scores[:, c] >= THRESHOLD
             hits, rejected = _share(yes @ said, yes.sum(1)), _share(no @ ~said, no.sum(1))
             found["presence_accuracy"][name] = _share(yes @ said + no @ ~said, (yes + no).sum(1))
+            found["presence_majority"][name] = _share(np.maximum(yes.sum(1), no.sum(1)), (yes + no).sum(1))
             found["presence_balanced"][name] = (hits + rejected) / 2
             order = [i for i in np.argsort(-scores[:, c], kind="stable") if counts[i, c]]
             objects = (shown[:, c] & counts[:, c]).astype(np.int64)

@@ -33,6 +33,7 @@ PROTOCOLS: dict[str, str] = {
         for name, (low, high) in RANGES.items()
     },
     "presence_accuracy": "share of pictures, object of at least 0.5 % of the picture (Visual Wake Words), score >= .5",
+    "presence_majority": "accuracy of always giving the commoner answer, which a classifier must beat",
     "presence_balanced": "mean of the shares of pictures with and without such an object that are told right",
     "presence_ap": "AP of pictures ranked by score, area under the curve (VOC's classification task)",
 }  # every value that an evaluation writes: name -> its protocol in words

@@ -21,7 +21,7 @@ from detection.lower import lower
 from detection.metrics.common import MetricsError
 from detection.metrics.presence import PresenceEvaluator
 from detection.model.detector import Detector, normalise
-from detection.predictors import FloatPredictor, Int8Predictor, TflitePredictor, device_predictor
+from detection.predictors import FloatPredictor, Int8Predictor, PredictorError, TflitePredictor, device_predictor
 from detection.presence import TASK, presence_spec
 from detection.quantize import calibrate
 from firmware import device_cli
@@ -96,6 +96,7 @@ def test_metrics_by_hand() -> None:
     evaluator.add("6", truth((20.0, 0, True)), answer(0.95))  # counts neither way
     values = evaluator.result().values
     assert values["presence_accuracy"] == pytest.approx(3 / 5)
+    assert values["presence_majority"] == pytest.approx(3 / 5)  # the one that counts neither way left out
     assert values["presence_balanced"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert values["presence_ap"] == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
     assert evaluator.result().by_class["a"] == pytest.approx(values)
@@ -247,7 +248,9 @@ def test_from_training_to_the_c_runtime(tmp_path: Path, call, capsys) -> None:
     out = tmp_path / "m.json"
     assert call("eval", run, "--data", data, "--on", "float,host", "--limit", 6, "--json", out) == 0
     results = {one["name"]: one for one in json.loads(out.read_text())["results"]}
-    assert set(results["host"]["values"]) == {"presence_accuracy", "presence_balanced", "presence_ap"}
+    assert set(results["host"]["values"]) == {"presence_accuracy", "presence_majority", "presence_balanced", "presence_ap"}
     assert results["host"]["bytes"]["equal"] is True
     assert json.loads((run / "export" / "verify.json").read_text())["drop"]["metric"] == "presence_ap"
     assert "balanced accuracy" in capsys.readouterr().out
+    with pytest.raises(PredictorError, match="model.tess names no classes, as a classifier's .tess does not: give the folder"):
+        call("eval", run / "export" / "model.tess", "--data", data, "--on", "host", "--limit", 1)
