@@ -29,10 +29,10 @@ from detection.checkpoint import CheckpointError, load_checkpoint
 from detection.config import ConfigError, load_config
 from detection.evaluate import Evaluation, evaluate_together
 from detection.metrics.resample import RESAMPLES
-from detection.metrics.sizes import RANGES, SizeEvaluator, in_pixels, input_scales
+from detection.metrics.sizes import SizeEvaluator, input_scales
 from detection.metrics.voc import VocEvaluator
 from detection.readme import markdown_table
-from detection.results import results_json, write_json
+from detection.results import SIZES, results_json, write_json
 from detection.runs import read_results
 from detection.sources import find_source, open_predictor
 
@@ -109,14 +109,14 @@ def table(arms: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[list[str
     """The outcome as columns and rows of cells. `results`: what `results_json` makes of the arms' evaluations."""
     values = {result["name"]: result["values"] for result in results["results"]}
     differences = {row["of"]: row["values"].get(SCORE) for row in results["differences"]}
-    sizes = [size for size in RANGES if all(values[name].get(f"input_ap50_{size}") is not None for name in arms)]
+    sizes = [size for size in SIZES if all(values[name].get(size) is not None for name in arms)]
     rows = []
     for name, arm in arms.items():
         d = differences.get(name)
         change = "-" if d is None else f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-        by_size = [f"{values[name][f'input_ap50_{size}']:.3f}" for size in sizes]
+        by_size = [f"{values[name][size]:.3f}" for size in sizes]
         rows.append([arm["what"], f"{arm['macs'] / 1e6:.1f}", f"{values[name][SCORE]:.3f}", change, *by_size])
-    return ["arm", "M MACs", "AP50", "difference", *map(in_pixels, sizes)], rows
+    return ["arm", "M MACs", "AP50", "difference", *(SIZES[size] for size in sizes)], rows
 
 
 def report(plan: Ablations, names: Sequence[str], runs: Path, resamples: int) -> dict[str, Any]:
@@ -130,9 +130,9 @@ def report(plan: Ablations, names: Sequence[str], runs: Path, resamples: int) ->
     results = results_json(found, f"configs/{plan.config}", hashes, dataset)
     columns, rows = table(arms, results)
     note = (
-        f"{config.data.stem}: AP50 on {found[0].images} training pictures that no arm saw, after "
-        f"{config.train.epochs} epochs from {start}; to the right of objects by side in the network's input. Differences from "
-        "the first row with 95 % intervals over pictures: one training each, so the luck of a run comes on top."
+        f"{config.data.stem}: AP50 on {found[0].images} training pictures that no arm saw, after {config.train.epochs} epochs "
+        f"from {start} where a row does not say otherwise; to the right of objects by side in the network's input. Differences "
+        "from the first row with 95 % intervals over pictures: one training each, so the luck of a run comes on top."
     )
     settings = {"config": plan.config, "settings": plan.set, "epochs": config.train.epochs, "start": start, "arms": arms}
     return {"columns": columns, "rows": rows, "note": note} | results | settings

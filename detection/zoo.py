@@ -22,8 +22,8 @@ from detection import runs
 from detection.config import Config
 from detection.exporter import find_checkpoint
 from detection.metrics.grouped import Q30
-from detection.metrics.sizes import RANGES, in_pixels
 from detection.readme import PROTOCOLS
+from detection.results import SIZES
 
 
 def pack(run: Path, folder: Path, overrides: list[str]) -> None:
@@ -93,7 +93,8 @@ def _measured(evaluation: dict[str, Any]) -> list[str]:
     title, names = next(
         (t, n) for t, n in PROTOCOLS if all(name in result["values"] for result in results for name in n)
     )
-    part = "all" if dataset["images"] == dataset["images_in_split"] else f"{dataset['images']:,} evenly spaced of"
+    whole = dataset["images"] == dataset["images_in_split"]
+    part = "all" if whole else f"{dataset['images']:,} evenly spaced of"
     lines = [
         f"{title}, {dataset['name']} {dataset['split']}, {part} {dataset['images_in_split']:,} pictures, one scale:",
         "",
@@ -106,7 +107,7 @@ def _measured(evaluation: dict[str, Any]) -> list[str]:
         agreement = "-" if not compared else f"{compared - unequal:,} of {compared:,} pictures"
         counted = result["instructions_per_image"]
         lines.append(f"| {result['name']} | {scores} | {agreement} | {'-' if counted is None else f'{counted:,.0f}'} |")
-    parts = _in_parts(results[-1]) if part == "all" else []  # of a few pictures, parts would be chance
+    parts = _in_parts(results[-1]) if whole else []  # of a few pictures, parts would be chance
     return [*lines, "", *parts, *_on_device(evaluation)]
 
 
@@ -120,20 +121,14 @@ def _score(result: dict[str, Any], name: str) -> str:
 
 def _in_parts(result: dict[str, Any]) -> list[str]:
     """AP50 by the size at which the network sees an object, and by class where there are several."""
-    values = {in_pixels(name): result["values"].get(f"input_ap50_{name}") for name in RANGES}
-    classes = {name: row.get("voc_ap50_area") for name, row in result["by_class"].items() if len(result["by_class"]) > 1}
-    parts = {"by side in the network's input": values, "by class": classes}
-    return [
-        line
-        for what, part in parts.items()
-        if any(value is not None for value in part.values())
-        for line in (
-            f"AP50 ({result['name']}) {what}: "
-            + ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in part.items())
-            + ".",
-            "",
-        )
-    ]
+    by_size = {words: result["values"].get(name) for name, words in SIZES.items()}
+    by_class = {name: values.get("voc_ap50_area") for name, values in result["by_class"].items()}
+    lines = []
+    for what, values in (("by side in the network's input", by_size), ("by class", by_class if len(by_class) > 1 else {})):
+        if any(value is not None for value in values.values()):
+            cells = ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in values.items())
+            lines += [f"AP50 ({result['name']}) {what}: {cells}.", ""]
+    return lines
 
 
 def _on_device(evaluation: dict[str, Any]) -> list[str]:

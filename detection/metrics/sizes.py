@@ -20,12 +20,6 @@ RANGES = {"tiny": (0.0, 16.0), "small": (16.0, 32.0), "medium": (32.0, 96.0), "l
 IOU_THRESHOLD = 0.5
 
 
-def in_pixels(name: str) -> str:
-    """A range of RANGES in words: `16 to 32 px`, `96 px and more`."""
-    low, high = RANGES[name]
-    return f"{low:g} px and more" if math.isinf(high) else f"{low:g} to {high:g} px"
-
-
 def input_scales(dataset: Dataset, height: int, width: int) -> dict[str, float]:
     """Input pixels a pixel of the original, for each picture letterboxed into height x width."""
     sizes = {dataset.image_ids[i]: dataset.size(i) for i in range(len(dataset))}

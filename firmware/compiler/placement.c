@@ -36,23 +36,20 @@ typedef struct {
 int32_t placement_improve(int32_t count, const int32_t *sizes, const int32_t *begin, const barred_t *barred, const uint32_t *words,
                           uint32_t word_count, int32_t tries, int32_t enough, int32_t *order, int32_t *best, int32_t *scratch);
 
-static uint32_t word(dice_t *dice)
-{
+static uint32_t word(dice_t *dice) {
     const uint32_t value = dice->words[dice->next];
     dice->next = (dice->next + 1U) % dice->count;
     return value;
 }
 
 /* True with the given probability. */
-static int chance(dice_t *dice, double probability)
-{
+static int chance(dice_t *dice, double probability) {
     const double high = (double)(word(dice) >> 5), low = (double)(word(dice) >> 6);
     return (high * 67108864.0 + low) / 9007199254740992.0 < probability;
 }
 
 /* A number from 0 to limit - 1. */
-static int32_t below(dice_t *dice, int32_t limit)
-{
+static int32_t below(dice_t *dice, int32_t limit) {
     uint32_t shift = 32, value;
     while (shift > 1 && (uint32_t)limit >> (32U - shift) != 0U) {
         shift--;
@@ -63,8 +60,7 @@ static int32_t below(dice_t *dice, int32_t limit)
     return (int32_t)value;
 }
 
-static int32_t lowest(const buffers_t *buffers, int32_t n, const int32_t *offsets)
-{
+static int32_t lowest(const buffers_t *buffers, int32_t n, const int32_t *offsets) {
     int32_t offset = 0, before;
     do {
         before = offset;
@@ -80,8 +76,7 @@ static int32_t lowest(const buffers_t *buffers, int32_t n, const int32_t *offset
 }
 
 /* The turn of a buffer that ends where the arena does, any of them. */
-static int32_t reaching(const buffers_t *buffers, const placed_t *now, dice_t *dice)
-{
+static int32_t reaching(const buffers_t *buffers, const placed_t *now, dice_t *dice) {
     int32_t found = 0, turn = 0;
     for (int32_t n = 0; n < buffers->count; n++) {
         found += now->offsets[n] + buffers->sizes[n] == now->size;
@@ -97,8 +92,7 @@ static int32_t reaching(const buffers_t *buffers, const placed_t *now, dice_t *d
 /* Marks those whose place may be another one, now that buffer n has left `from` (or NOWHERE) and stands at `to` (or NOWHERE).
  * Whoever comes before `since` in the old order `turns` had nothing of n in its way. */
 static void disturb(const buffers_t *buffers, int32_t n, int32_t from, int32_t to, const int32_t *offsets, const int32_t *turns,
-                    int32_t since, int32_t *stale)
-{
+                    int32_t since, int32_t *stale) {
     for (int32_t i = buffers->begin[n]; i < buffers->begin[n + 1]; i++) {
         const barred_t *bar = &buffers->barred[i]; /* what n may not have; the other may not have the mirror of it */
         const int32_t own = offsets[bar->other], was = from >= 0 && turns[bar->other] > since;
@@ -113,8 +107,7 @@ static void disturb(const buffers_t *buffers, int32_t n, int32_t from, int32_t t
 
 /* `next` is `now` with the buffer at turn `moved` at another turn. Returns 0 where that takes a bigger arena. */
 static int move(const buffers_t *buffers, const placed_t *now, int32_t moved, int32_t turn, placed_t *next, const int32_t *turns,
-                int32_t *stale)
-{
+                int32_t *stale) {
     const int32_t count = buffers->count, mover = now->order[moved];
     const size_t bytes = (size_t)count * sizeof(int32_t);
     memset(stale, 0, bytes);
@@ -144,8 +137,7 @@ static int move(const buffers_t *buffers, const placed_t *now, int32_t moved, in
 }
 
 int32_t placement_improve(int32_t count, const int32_t *sizes, const int32_t *begin, const barred_t *barred, const uint32_t *words,
-                          uint32_t word_count, int32_t tries, int32_t enough, int32_t *order, int32_t *best, int32_t *scratch)
-{
+                          uint32_t word_count, int32_t tries, int32_t enough, int32_t *order, int32_t *best, int32_t *scratch) {
     const buffers_t buffers = {count, sizes, begin, barred};
     const size_t bytes = (size_t)count * sizeof(int32_t);
     dice_t dice = {words, word_count, 0};

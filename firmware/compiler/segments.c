@@ -17,14 +17,12 @@ typedef struct {
     const int64_t *rows; /* [4][nodes] alive in a band, kept beyond it, made in it; and whether the ring can be latched */
 } rings_t;
 
-static int64_t aligned(int64_t size)
-{
+static int64_t aligned(int64_t size) {
     return (size + 3) & ~(int64_t)3;
 }
 
 /* Bytes alive at the worst step of nodes [first, stop) in one choice of columns, nothing overlapping. */
-static int64_t worst(const tables_t *t, const rings_t *rings, int64_t first, int64_t stop, int32_t column, int latch, int64_t *steps)
-{
+static int64_t worst(const tables_t *t, const rings_t *rings, int64_t first, int64_t stop, int32_t column, int latch, int64_t *steps) {
     const int64_t *rows = rings->rows, *kept = rows + rings->nodes, *fresh = kept + rings->nodes, *latches = fresh + rings->nodes;
     const int64_t *widest = t->widest + stop * t->count * t->columns + column;
     int64_t carried = 0, alive = 0, most = 0;
@@ -51,8 +49,7 @@ static int64_t worst(const tables_t *t, const rings_t *rings, int64_t first, int
 /* Peaks of runs that one flow serves. Where tensors may overlap, the most that this could save is taken off, and what is left is
  * a bound. */
 void segments_measure(const tables_t *tables, const int64_t *rings, int64_t first, int64_t nodes, const int64_t *firsts,
-                      const int64_t *stops, int32_t runs, int32_t push, int64_t *steps)
-{
+                      const int64_t *stops, int32_t runs, int32_t push, int64_t *steps) {
     const rings_t flow = {first, nodes, rings};
     const int64_t side = tables->count + 1;
     int latches = 0;
@@ -78,8 +75,7 @@ void segments_measure(const tables_t *tables, const int64_t *rings, int64_t firs
 }
 
 /* What tells a step of `nodes` nodes from others of equal work. */
-static int64_t nicety(int32_t taste, int64_t peak, int64_t leaning, int64_t nodes, int64_t most)
-{
+static int64_t nicety(int32_t taste, int64_t peak, int64_t leaning, int64_t nodes, int64_t most) {
     switch (taste) {
     case CALM: /* bytes by nodes, as a share of the most that there could be */
         return peak * nodes * (FINE / 4) / most;
@@ -93,8 +89,7 @@ static int64_t nicety(int32_t taste, int64_t peak, int64_t leaning, int64_t node
 /* The path of least price from cut 0 to cut `count` by steps that need at most `limit` bytes, as (mode, first, stop) from its end
  * on; of equals, that of the earliest cuts and modes. Returns how many, 0 where there is none. `least` is 3 * (count + 1) numbers. */
 int32_t segments_path(int32_t count, int32_t modes, const int64_t *work, const int64_t *peaks, const int64_t *leaning, int32_t taste,
-                      int64_t most, int64_t limit, int64_t *least, int32_t *path)
-{
+                      int64_t most, int64_t limit, int64_t *least, int32_t *path) {
     const int64_t side = count + 1;
     int64_t *from = least + side, *by = from + side;
     for (int32_t stop = 0; stop <= count; stop++) {
