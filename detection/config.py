@@ -55,6 +55,7 @@ class TrainConfig(StrictModel):
     crop: tuple[CropSide, CropSide] | None = None  # height and width of the training crops, pixels
     batch_size: int = Field(16, ge=1)  # a process
     lr: float = Field(8e-3, gt=0)  # peak
+    decay: float = Field(1.0, gt=0, le=1)  # share of the run, its last, in which the rate falls, by a cosine
     final_lr: float = Field(0.01, ge=0, le=1)  # share of the peak at the end of the cosine
     weight_decay: float = Field(0.01, ge=0)  # of weights only
     warmup_iterations: int = Field(500, ge=0)

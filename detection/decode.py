@@ -64,7 +64,7 @@ def scores_of(cells: Cells) -> Tensor:
 
 @torch.no_grad()
 def decode(arch: Arch, outputs: tuple[Tensor, ...], config: DecodeConfig, content: Tensor) -> list[Found]:
-    """Threshold, clip to the content, keep the best candidates, suppress doubles: one `Found` a picture. Of a classifier an
+    """Threshold, clip to the content, keep the best candidates, suppress doubles, vote: one `Found` a picture. Of a classifier an
     answer for every class.
 
     Args:
@@ -96,7 +96,8 @@ def _decode_one(boxes: Tensor, scores: Tensor, config: DecodeConfig, content: Te
     order = order[torch.argsort(score[order], descending=True, stable=True)][: config.max_candidates]
     boxes, score, label = boxes[cell[order]], score[order], label[order]
     keep = nms(boxes, label, config.iou_threshold)[: config.max_detections]
-    return Found(boxes[keep], score[keep], label[keep])
+    voted = vote(boxes, score, label, keep, config.iou_threshold)
+    return Found(torch.minimum(voted, content.repeat(2)), score[keep], label[keep])  # a mean may be rounded beyond it
 
 
 def nms(boxes: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
@@ -112,6 +113,15 @@ def nms(boxes: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
             for j in close[i].nonzero()[0]:
                 kept[j] = False
     return torch.tensor([i for i, keep in enumerate(kept) if keep], dtype=torch.int64, device=boxes.device)
+
+
+def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, iou_threshold: float) -> Tensor:
+    """Boxes (k, 4) of the candidates `keep`: each the mean, weighted by score, of all candidates of its class that it overlaps by
+    more than the threshold, itself among them (Gidaris and Komodakis, ICCV 2015, 3.2)."""
+    close = (pairwise_iou(boxes[keep], boxes) > iou_threshold) & (labels[keep][:, None] == labels[None])
+    close[torch.arange(len(keep)), keep] = True
+    weights = close * scores[None]
+    return weights @ boxes / weights.sum(1, keepdim=True)
 
 
 def _cells(maps: Tensor | None) -> Tensor | None:

@@ -17,11 +17,16 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(config: TrainConfig, iteration: int, total: int) -> float:
-    """Linear warm-up, then a cosine from `lr` to `lr * final_lr` at iteration `total`."""
+    """Linear warm-up, then `lr`, then, over the last `decay` of all iterations, a cosine from `lr` to `lr * final_lr`.
+
+    Constant and then decaying (Hu et al., MiniCPM, arXiv:2404.06395; Haegele et al., NeurIPS 2024) reaches what a cosine over
+    the whole reaches, and its length need not be known when it begins.
+    """
     warmup = min(config.warmup_iterations, total // 2)
     if iteration < warmup:
         return config.lr * (iteration + 1) / warmup
-    progress = (iteration - warmup) / max(total - warmup, 1)
+    begin = max(warmup, round(total * (1 - config.decay)))
+    progress = max(iteration - begin, 0) / max(total - begin, 1)
     return config.lr * (config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * progress)) / 2)
 
 

@@ -167,7 +167,7 @@ def decode(spec: DecodeSpec, head_maps: Mapping[str, np.ndarray], content: tuple
     """
     found = candidates(spec, head_maps, content)
     kept = nms(found, spec.iou_threshold, spec.max_detections)
-    return found[kept]
+    return vote(found, kept, spec.iou_threshold)
 
 
 def candidates(spec: DecodeSpec, head_maps: Mapping[str, np.ndarray], content: tuple[int, int]) -> np.ndarray:
@@ -227,8 +227,6 @@ def nms(found: np.ndarray, iou_threshold: int, max_detections: int) -> np.ndarra
 
     `found` is as in `decode`, best first; a row falls when inter * 2**15 > iou_threshold * union with a better survivor.
     """
-    x1, y1, x2, y2, _, label = found.T.astype(np.int64)
-    area = (x2 - x1) * (y2 - y1)
     alive = np.ones(len(found), bool)
     kept: list[int] = []
     for i in range(len(found)):
@@ -237,12 +235,31 @@ def nms(found: np.ndarray, iou_threshold: int, max_detections: int) -> np.ndarra
         kept.append(i)
         if len(kept) == max_detections:
             break
-        width = np.minimum(x2[i], x2[i + 1 :]) - np.maximum(x1[i], x1[i + 1 :])
-        height = np.minimum(y2[i], y2[i + 1 :]) - np.maximum(y1[i], y1[i + 1 :])
-        inter = np.maximum(width, 0) * np.maximum(height, 0)
-        union = area[i] + area[i + 1 :] - inter
-        alive[i + 1 :] &= (label[i + 1 :] != label[i]) | (inter * Q15 <= iou_threshold * union)
+        alive[i + 1 :] &= ~_overlap(found[i], found[i + 1 :], iou_threshold)
     return np.array(kept, np.int64)
+
+
+def vote(found: np.ndarray, kept: np.ndarray, iou_threshold: int) -> np.ndarray:
+    """Rows `kept` of `found`, their corners the mean, weighted by score, of all rows that they overlap as in `nms`, themselves
+    among them (Gidaris and Komodakis, ICCV 2015, 3.2); halves are rounded up."""
+    voted = found[kept]
+    for row in voted:
+        voters = found[_overlap(row, found, iou_threshold)].astype(np.int64)
+        weight = voters[:, 4].sum()
+        if weight:  # none when nothing overlaps by more than a threshold of 1, or scores are 0
+            row[:4] = (voters[:, 4] @ voters[:, :4] + weight // 2) // weight
+    return voted
+
+
+def _overlap(row: np.ndarray, others: np.ndarray, iou_threshold: int) -> np.ndarray:
+    """Which of `others` (n, 6) are of the class of `row` and overlap it by more than the threshold, bool (n,)."""
+    x1, y1, x2, y2, _, label = others.T.astype(np.int64)
+    left, top, right, bottom, _, own = row.astype(np.int64)
+    width = np.minimum(x2, right) - np.maximum(x1, left)
+    height = np.minimum(y2, bottom) - np.maximum(y1, top)
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    union = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top) - inter
+    return (label == own) & (inter * Q15 > iou_threshold * union)
 
 
 def to_original(detections: np.ndarray, content: tuple[int, int], original: tuple[int, int]) -> FloatDetections:

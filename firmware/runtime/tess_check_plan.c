@@ -112,7 +112,8 @@ int tess_check_work(const tess_file_t *f) {
         work = sum(work, segment_work(f, &f->segments[i]));
     }
     if (f->decode) {
-        work = sum(work, (uint64_t)f->decode->max_candidates * f->decode->max_detections);
+        // suppression and voting
+        work = sum(work, (uint64_t)2 * f->decode->max_candidates * f->decode->max_detections);
     }
     return work > TESS_MAX_WORK ? TESS_ERR_WORK : TESS_OK;
 }

@@ -1,6 +1,6 @@
 /*
  * From head maps to boxes. While rows pass by, the best max_candidates are kept in a heap with the worst on top; tess_detect
- * sorts them in place and thins them out (greedy non-maximum suppression per class). SPEC.md, "Decoding and NMS".
+ * sorts them in place and thins them out (greedy non-maximum suppression per class, then box voting). SPEC.md, "Decoding and NMS".
  */
 #include "tess_format.h"
 
@@ -135,7 +135,7 @@ void tess_decode_row(tess_t *t, uint16_t sink, uint16_t y, uint16_t col0, uint16
     }
 }
 
-/// Non-maximum suppression ///
+/// Non-maximum suppression and voting ///
 
 static int32_t overlap(int32_t a1, int32_t a2, int32_t b1, int32_t b2) {
     int32_t from = a1 > b1 ? a1 : b1, to = a2 < b2 ? a2 : b2;
@@ -146,12 +146,39 @@ static int64_t area(const tess_box_t *box) {
     return (int64_t)(box->x2 - box->x1) * (box->y2 - box->y1);
 }
 
-static int suppresses(const tess_box_t *kept, const tess_box_t *box, uint16_t iou_threshold) {
-    if (kept->label != box->label) {
+// 1 when two boxes are of one class and overlap by more than the threshold
+static int overlaps(const tess_box_t *a, const tess_box_t *b, uint16_t iou_threshold) {
+    if (a->label != b->label) {
         return 0;
     }
-    int64_t inter = (int64_t)overlap(kept->x1, kept->x2, box->x1, box->x2) * overlap(kept->y1, kept->y2, box->y1, box->y2);
-    return inter * 32768 > iou_threshold * (area(kept) + area(box) - inter);
+    int64_t inter = (int64_t)overlap(a->x1, a->x2, b->x1, b->x2) * overlap(a->y1, a->y2, b->y1, b->y2);
+    return inter * 32768 > iou_threshold * (area(a) + area(b) - inter);
+}
+
+static tess_box_t box_of(const struct tess_candidate *c) {
+    return (tess_box_t){c->x1, c->y1, c->x2, c->y2, c->score, c->label};
+}
+
+// corners become the mean, weighted by score, of all candidates that the box overlaps, itself among them
+static void vote(const tess_t *t, tess_box_t *box) {
+    uint64_t x1 = 0, y1 = 0, x2 = 0, y2 = 0, weight = 0;
+    for (uint32_t i = 0; i < t->n_candidates; i++) {
+        tess_box_t voter = box_of(&t->candidates[i]);
+        if (overlaps(box, &voter, t->decode->iou_threshold)) {
+            x1 += (uint64_t)voter.score * (uint64_t)voter.x1;
+            y1 += (uint64_t)voter.score * (uint64_t)voter.y1;
+            x2 += (uint64_t)voter.score * (uint64_t)voter.x2;
+            y2 += (uint64_t)voter.score * (uint64_t)voter.y2;
+            weight += voter.score;
+        }
+    }
+    // none when nothing overlaps by more than a threshold of 1, or scores are 0
+    if (weight) {
+        box->x1 = (int16_t)((x1 + weight / 2) / weight);
+        box->y1 = (int16_t)((y1 + weight / 2) / weight);
+        box->x2 = (int16_t)((x2 + weight / 2) / weight);
+        box->y2 = (int16_t)((y2 + weight / 2) / weight);
+    }
 }
 
 int tess_detect(tess_t *t, tess_box_t *boxes, size_t capacity) {
@@ -167,15 +194,17 @@ int tess_detect(tess_t *t, tess_box_t *boxes, size_t capacity) {
     size_t limit = capacity < t->decode->max_detections ? capacity : t->decode->max_detections;
     size_t count = 0;
     for (uint32_t i = 0; i < t->n_candidates && count < limit; i++) {
-        const struct tess_candidate *c = &t->candidates[i];
-        tess_box_t box = {c->x1, c->y1, c->x2, c->y2, c->score, c->label};
+        tess_box_t box = box_of(&t->candidates[i]);
         size_t k = 0;
-        while (k < count && !suppresses(&boxes[k], &box, t->decode->iou_threshold)) {
+        while (k < count && !overlaps(&boxes[k], &box, t->decode->iou_threshold)) {
             k++;
         }
         if (k == count) {
             boxes[count++] = box;
         }
+    }
+    for (size_t k = 0; k < count; k++) {
+        vote(t, &boxes[k]);
     }
     return (int)count;
 }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from detection.arch import Arch, params, shapes
 from detection.boxes import ciou, eiou, iou, pairwise_iou
 from detection.config import DecodeConfig
-from detection.decode import decode, decode_boxes, flatten, nms
+from detection.decode import decode, decode_boxes, flatten, nms, vote
 from detection.model.detector import PRIOR, Detector, normalise, pad_same, same_padding
 
 torch.set_num_threads(1)  # two threads on a busy machine wait for each other
@@ -88,6 +88,18 @@ def test_nms_equals_the_sequential_loop(seed: int, count: int, threshold: float)
         if all(labels[i] != labels[j] or iou(boxes[i], boxes[j]) <= threshold for j in kept):
             kept.append(i)
     assert nms(boxes, labels, threshold).tolist() == kept
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.floats(0.1, 0.9))
+@settings(max_examples=40)
+def test_a_vote_is_the_weighted_mean_of_the_loop(seed: int, count: int, threshold: float) -> None:
+    boxes, labels = _boxes(seed, count), torch.arange(count) % 2
+    scores = torch.linspace(0.9, 0.1, count)
+    keep = nms(boxes, labels, threshold)
+    for i, voted in zip(keep.tolist(), vote(boxes, scores, labels, keep, threshold), strict=True):
+        close = [j for j in range(count) if i == j or labels[i] == labels[j] and iou(boxes[i], boxes[j]) > threshold]
+        mean = sum(scores[j] * boxes[j] for j in close) / sum(scores[j] for j in close)
+        assert torch.allclose(voted, mean, atol=1e-4)
 
 
 @given(st.integers(0, 10_000))

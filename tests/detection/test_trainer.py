@@ -193,3 +193,15 @@ def test_learning_rate_warms_up_and_falls() -> None:
     rates = [learning_rate(train, i, 100) for i in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
     assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False)) and rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_learning_rate_holds_until_the_decay() -> None:
+    train = config_with("train.warmup_iterations=10", "train.lr=1.0", "train.final_lr=0.1", "train.decay=0.25").train
+    rates = [learning_rate(train, i, 100) for i in range(101)]
+    assert rates[9:76] == [1.0] * 67 and rates[100] == pytest.approx(0.1)
+    assert all(a > b for a, b in zip(rates[75:], rates[76:], strict=False))
+
+
+def test_a_longer_run_only_puts_the_decay_off() -> None:
+    train = config_with("train.warmup_iterations=10", "train.decay=0.25").train
+    assert [learning_rate(train, i, 100) for i in range(75)] == [learning_rate(train, i, 200) for i in range(75)]
