@@ -1,8 +1,9 @@
-"""A trained run as a zoo folder that anyone can run, and its card: `python -m detection.zoo pack|card`.
+"""A trained run as a zoo folder that anyone can run, and its card: `python -m detection.zoo pack|examples|card`.
 
     python -m detection.zoo pack runs/face_qvga zoo/face_qvga input.height=240     # checkpoint.pt, args.yaml, curves
     python export.py zoo/face_qvga --target mps2-an500 --out zoo/face_qvga
     python eval.py zoo/face_qvga --data configs/data/wider.yaml --on float,int8 --json zoo/face_qvga/metrics.json
+    python -m detection.zoo examples zoo/face_qvga --data configs/data/wider.yaml  # examples.png: boxes, no picture
     python -m detection.zoo card zoo/face_qvga                                     # README.md from what lies there
 
 `pack` leaves out what only training needs and changes no weight. `card` writes numbers from artefacts only.
@@ -43,6 +44,21 @@ def pack(run: Path, folder: Path, overrides: list[str]) -> None:
         runs.write_bytes(folder / "results.png", results_plot(rows, config.name))
 
 
+def write_examples(folder: Path, data: str, min_score: float, count: int) -> None:
+    """examples.png: what the int8 network finds in `count` evenly spaced pictures of the validation split."""
+    from datasets.catalog import open_dataset
+    from datasets.config import load_data_config
+    from datasets.subset import Subset, evenly_spaced
+    from detection.examples import examples_plot
+    from detection.sources import check_classes, find_source, open_predictor
+
+    source, whole = find_source(str(folder)), open_dataset(load_data_config(data), "val")
+    check_classes(source, whole.classes)
+    samples = Subset(whole, evenly_spaced(len(whole), count))
+    title = f"{folder.name} in {len(samples)} evenly spaced of {len(whole):,} validation pictures, boxes from score {min_score:g}"
+    runs.write_bytes(folder / "examples.png", examples_plot(open_predictor(source, "int8"), samples, min_score, title))
+
+
 def write_card(folder: Path) -> None:
     """README.md of a zoo folder: what it is, how it was made, what it was measured to do, how to use it."""
     runs.write_text(folder / "README.md", card(folder))
@@ -72,6 +88,7 @@ def card(folder: Path) -> str:
             "## Measured",
             "",
             *[line for evaluation in evaluations for line in _measured(evaluation)],
+            *(["![examples](examples.png)", ""] if (folder / "examples.png").is_file() else []),
             "## On the chip",
             "",
             *_chip(plan, verified),
@@ -182,11 +199,18 @@ def main() -> int:
     packing.add_argument("run", type=Path)
     packing.add_argument("folder", type=Path)
     packing.add_argument("overrides", nargs="*", metavar="key=value")
+    showing = commands.add_parser("examples", help="draw what a zoo folder's detector finds, without the pictures")
+    showing.add_argument("folder", type=Path)
+    showing.add_argument("--data", required=True, help="data YAML")
+    showing.add_argument("--score", type=float, default=0.3, help="boxes from this score upwards (default: %(default)s)")
+    showing.add_argument("--number", type=int, default=8, metavar="N", help="of pictures (default: %(default)s)")
     carding = commands.add_parser("card", help="write README.md of a zoo folder")
     carding.add_argument("folder", type=Path)
     options = parser.parse_args()
     if options.command == "pack":
         pack(options.run, options.folder, options.overrides)
+    elif options.command == "examples":
+        write_examples(options.folder, options.data, options.score, options.number)
     else:
         write_card(options.folder)
     return 0

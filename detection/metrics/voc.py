@@ -39,22 +39,34 @@ class _Found(NamedTuple):
     hits: np.ndarray  # (n,) bool
 
 
+FALSE_ALARM, NO_MATTER = -1, -2  # what `hits` says of a detection that hits no object; the second met an ignored one
+
+
+def hits(truth: GroundTruth, detections: Detections, iou_threshold: float) -> np.ndarray:
+    """(n,) int64: for each detection of one image the row of the object that it hits, or FALSE_ALARM, or NO_MATTER."""
+    found = np.full(len(detections.scores), FALSE_ALARM, np.int64)
+    if not len(truth.boxes) or not len(found):
+        return found
+    order = np.argsort(-np.asarray(detections.scores, np.float64), kind="stable")
+    iou = overlap(detections.boxes[order], truth.boxes)
+    iou[np.asarray(detections.labels)[order][:, None] != np.asarray(truth.labels)[None, :]] = -1.0
+    best = iou.argmax(axis=1)
+    near = iou[np.arange(len(best)), best] >= iou_threshold
+    candidates = np.flatnonzero(near & ~truth.ignore[best])
+    first = candidates[first_of_each(best[candidates])]
+    found[order[first]] = best[first]
+    found[order[near & truth.ignore[best]]] = NO_MATTER
+    return found
+
+
 def match(truth: GroundTruth, detections: Detections, iou_threshold: float) -> _Found:
     """Mark the detections of one image as hits or false alarms; those on ignored objects are left out."""
     order = np.argsort(-np.asarray(detections.scores, np.float64), kind="stable")
+    found = hits(truth, detections, iou_threshold)[order]
+    counts = found != NO_MATTER
     scores = np.asarray(detections.scores, np.float64)[order]
     labels = np.asarray(detections.labels, np.int64)[order]
-    if not len(truth.boxes) or not len(order):
-        return _Found(scores, labels, np.zeros(len(order), bool))
-    iou = overlap(detections.boxes[order], truth.boxes)
-    iou[labels[:, None] != np.asarray(truth.labels)[None, :]] = -1.0
-    best = iou.argmax(axis=1)
-    near = iou[np.arange(len(best)), best] >= iou_threshold
-    counts = ~(near & truth.ignore[best])
-    hits = np.zeros(len(order), bool)
-    candidates = np.flatnonzero(near & counts)
-    hits[candidates[first_of_each(best[candidates])]] = True
-    return _Found(scores[counts], labels[counts], hits[counts])
+    return _Found(scores[counts], labels[counts], found[counts] >= 0)
 
 
 def ap_11_points(curve: Curve) -> np.ndarray:

@@ -10,7 +10,7 @@ from datasets.annotations import GroundTruth
 from detection.detections import Detections
 from detection.metrics.common import MetricsError
 from detection.metrics.resample import plain_curve
-from detection.metrics.voc import VocEvaluator, ap50, ap_11_points, ap_area
+from detection.metrics.voc import FALSE_ALARM, NO_MATTER, VocEvaluator, ap50, ap_11_points, ap_area, hits
 
 
 def truth_of(boxes, labels=None, ignore=None) -> GroundTruth:
@@ -238,3 +238,11 @@ def test_an_image_cannot_be_added_twice() -> None:
     evaluator = evaluate({"x": (truth_of([]), found_of([], []))})
     with pytest.raises(MetricsError, match="twice"):
         evaluator.add("x", truth_of([]), found_of([], []))
+
+
+def test_hits_names_the_object_of_every_detection_in_the_order_given() -> None:
+    truth = truth_of([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], labels=[0, 1, 0], ignore=[False, False, True])
+    boxes = [[0, 0, 10, 9], [0, 0, 10, 10], [20, 0, 30, 10], [20, 1, 30, 10], [40, 0, 50, 9], [70, 0, 80, 10]]
+    found = found_of(boxes, [0.5, 0.9, 0.8, 0.7, 0.6, 0.4], labels=[0, 0, 0, 1, 0, 0])
+    assert hits(truth, found, 0.5).tolist() == [FALSE_ALARM, 0, FALSE_ALARM, 1, NO_MATTER, FALSE_ALARM]
+    assert hits(truth_of([]), found, 0.5).tolist() == [FALSE_ALARM] * 6

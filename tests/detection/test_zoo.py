@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +54,13 @@ def test_the_card_says_what_the_files_say(folder: Path, monkeypatch: pytest.Monk
     assert f"{host['values']['voc_ap50_area']:.4f} [{low:.3f}, {high:.3f}]" in text and "3 of 3 pictures" in text
     assert f"--sram {plan['peak_sram']} " in text
     assert f"{plan['peak_sram']:,} B" in readme.zoo_table(folder.parent)
+
+
+def test_examples_show_boxes_and_the_card_shows_examples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "examples.png" not in zoo.card(folder)
+    door(monkeypatch, zoo.main, "examples", folder, "--data", "configs/data/scenes.yaml", "--number", 3, "--score", 0.01)
+    sheet = cv2.imread(str(folder / "examples.png"))
+    assert (np.ptp(sheet.reshape(-1, 3), axis=0) > 100).all() and "![examples](examples.png)" in zoo.card(folder)
 
 
 def test_the_card_says_sizes_and_classes_of_whole_splits_only(folder: Path) -> None:
