@@ -29,10 +29,10 @@ from detection.checkpoint import CheckpointError, load_checkpoint
 from detection.config import ConfigError, load_config
 from detection.evaluate import Evaluation, evaluate_together
 from detection.metrics.resample import RESAMPLES
-from detection.metrics.sizes import SizeEvaluator, input_scales
+from detection.metrics.sizes import SIZES, SizeEvaluator, input_scales
 from detection.metrics.voc import VocEvaluator
 from detection.readme import markdown_table
-from detection.results import SIZES, results_json, write_json
+from detection.results import results_json, write_json
 from detection.runs import read_results
 from detection.sources import find_source, open_predictor
 

@@ -38,7 +38,7 @@ class Checkpoint:
     model: dict[str, torch.Tensor] = field(default_factory=dict)  # empty in best.pt
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)  # ema_updates, best_fitness, seconds, sums of the epoch
+    progress: dict[str, Any] = field(default_factory=dict)  # ema_updates, best_fitness, seconds, sums of the epoch, pictures
     dataset_fingerprint: str = ""
     rng_state: torch.Tensor | None = None  # torch's; data has a generator of its own per picture
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from detection.evaluate import Evaluation
 from detection.metrics.protocols import PROTOCOLS
 from detection.metrics.resample import CONFIDENCE, interval
-from detection.metrics.sizes import RANGES
+from detection.metrics.sizes import SIZES
 
 FORMAT_VERSION = 1
 HEADINGS = {
@@ -28,10 +28,6 @@ HEADINGS = {
     "presence_balanced": "balanced accuracy",
     "presence_ap": "presence AP",
 }  # the values of the table, in its order; metrics.json has all
-SIZES = {
-    f"input_ap50_{name}": f"{low:g} px and more" if math.isinf(high) else f"{low:g}-{high:g} px"
-    for name, (low, high) in RANGES.items()
-}  # metric -> side of an object in the network's input
 
 
 def results_table(results: Sequence[Evaluation], title: str) -> Table:

@@ -226,6 +226,7 @@ class Trainer:
                 "sums": self.sums,
                 "last_ap": self.last_ap,
                 "iterations_per_epoch": self.schedule.iterations_per_epoch,
+                "pictures": len(self.train_set),
             },
             dataset_fingerprint=self.fingerprint,
         )

@@ -14,7 +14,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import cli
 from datasets.strict import merge_overrides, parse
@@ -23,8 +23,11 @@ from detection import runs
 from detection.config import Config
 from detection.exporter import find_checkpoint
 from detection.metrics.grouped import Q30
+from detection.metrics.sizes import SIZES
 from detection.readme import PROTOCOLS
-from detection.results import SIZES
+
+if TYPE_CHECKING:
+    from detection.checkpoint import Checkpoint
 
 
 def pack(run: Path, folder: Path, overrides: list[str]) -> None:
@@ -82,7 +85,8 @@ def card(folder: Path) -> str:
             "",
             f"Finds: {', '.join(checkpoint.class_names)}. Input {width}x{height}, {plan['macs'] / 1e6:.2f} M MACs, "
             f"{network.params(layers):,} parameters, {checkpoint.epoch} epochs of training"
-            f" ({checkpoint.iteration:,} iterations); the last averaged weights, none picked by a validation score.",
+            f" ({checkpoint.iteration:,} iterations{_pictures(checkpoint)}); "
+            "the last averaged weights, none picked by a validation score.",
             "",
             *([note.read_text().strip(), ""] if note.is_file() else []),
             "## Measured",
@@ -103,6 +107,10 @@ def card(folder: Path) -> str:
             "",
         ]
     )
+
+
+def _pictures(checkpoint: "Checkpoint") -> str:
+    return f", {checkpoint.progress['pictures']:,} pictures an epoch" if "pictures" in checkpoint.progress else ""
 
 
 def _measured(evaluation: dict[str, Any]) -> list[str]:

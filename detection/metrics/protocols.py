@@ -6,7 +6,7 @@ from pathlib import Path
 from detection.metrics.coco import CocoEvaluator
 from detection.metrics.common import Evaluator
 from detection.metrics.presence import PresenceEvaluator
-from detection.metrics.sizes import RANGES, SizeEvaluator
+from detection.metrics.sizes import SIZES, SizeEvaluator
 from detection.metrics.voc import VocEvaluator
 from detection.metrics.wider import SETTINGS, WiderEvaluator, load_faces
 
@@ -29,8 +29,8 @@ PROTOCOLS: dict[str, str] = {
     "voc_ap50_11": "PASCAL VOC AP at IoU >= .5, 11 points (2007), mean over classes",
     **{f"coco_{name}": f"COCO {text}, pycocotools" for name, text in _COCO.items()},
     **{
-        f"input_ap50_{name}": f"PASCAL VOC AP at IoU >= .5, area; objects of {low:g} to {high:g} px side in the network's input"
-        for name, (low, high) in RANGES.items()
+        name: f"PASCAL VOC AP at IoU >= .5, area; objects with a side of {words} in the network's input"
+        for name, words in SIZES.items()
     },
     "presence_accuracy": "share of pictures, object of at least 0.5 % of the picture (Visual Wake Words), score >= .5",
     "presence_majority": "accuracy of always giving the commoner answer, which a classifier must beat",

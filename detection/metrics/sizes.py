@@ -17,6 +17,10 @@ from detection.metrics.common import Metrics, MetricsError, overlap
 from detection.metrics.voc import VocEvaluator
 
 RANGES = {"tiny": (0.0, 16.0), "small": (16.0, 32.0), "medium": (32.0, 96.0), "large": (96.0, math.inf)}  # input pixels
+SIZES = {
+    f"input_ap50_{name}": f"{low:g} px and more" if math.isinf(high) else f"{low:g}-{high:g} px"
+    for name, (low, high) in RANGES.items()
+}  # metric -> side of an object in the network's input, in words
 IOU_THRESHOLD = 0.5
 
 

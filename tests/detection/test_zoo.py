@@ -52,7 +52,7 @@ def test_the_card_says_what_the_files_say(folder: Path, monkeypatch: pytest.Monk
     assert f"Peak SRAM {plan['peak_sram']:,} B" in text and "A note by hand." in text
     low, high = host["intervals"]["voc_ap50_area"]
     assert f"{host['values']['voc_ap50_area']:.4f} [{low:.3f}, {high:.3f}]" in text and "3 of 3 pictures" in text
-    assert f"--sram {plan['peak_sram']} " in text
+    assert f"--sram {plan['peak_sram']} " in text and "(4 iterations, 16 pictures an epoch)" in text
     assert f"{plan['peak_sram']:,} B" in readme.zoo_table(folder.parent)
 
 
