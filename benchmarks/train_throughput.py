@@ -40,7 +40,7 @@ def images_per_second(batch_size: int, iterations: int, once: Callable[[], objec
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/face_vga.yaml")
+    parser.add_argument("--config", default="configs/face.yaml")
     parser.add_argument("--iterations", type=int, default=60, metavar="N")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args()
