@@ -70,7 +70,7 @@ def _tessera_s(width: float) -> dict[str, object]:
         _block(5, 2, _by4(36 * width)),
         _block(3, 2.667, _by4(64 * width), 2),
         _block(5, 2, _by4(64 * width)),
-        _block(3, 2, _by4(64 * width)),  # 5 would cost 25 kB at 640x480
+        _block(3, 2, _by4(64 * width)),
     ]
     head = {"channels": (_by4(24 * width), _by4(48 * width), _by4(64 * width))}
     return {"stem": {"channels": _by4(8 * width)}, "blocks": blocks, "head": head}

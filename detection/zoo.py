@@ -53,9 +53,12 @@ def write_examples(folder: Path, data: str, min_score: float, count: int) -> Non
     from datasets.config import load_data_config
     from datasets.subset import Subset, evenly_spaced
     from detection.examples import examples_plot
-    from detection.sources import check_classes, find_source, open_predictor
+    from detection.sources import check_classes, find_source, is_classifier, open_predictor
 
-    source, whole = find_source(str(folder)), open_dataset(load_data_config(data), "val")
+    source = find_source(str(folder))
+    if is_classifier(source):
+        raise ValueError(f"{folder} is a classifier: it finds no boxes that could be drawn")
+    whole = open_dataset(load_data_config(data), "val")
     check_classes(source, whole.classes)
     samples = Subset(whole, evenly_spaced(len(whole), count))
     title = f"{folder.name} in {len(samples)} evenly spaced of {len(whole):,} validation pictures, boxes from score {min_score:g}"

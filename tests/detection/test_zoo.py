@@ -63,6 +63,11 @@ def test_examples_show_boxes_and_the_card_shows_examples(folder: Path, monkeypat
     assert (np.ptp(sheet.reshape(-1, 3), axis=0) > 100).all() and "![examples](examples.png)" in zoo.card(folder)
 
 
+def test_a_classifier_has_no_boxes_to_show() -> None:
+    with pytest.raises(ValueError, match="zoo/person is a classifier"):
+        zoo.write_examples(Path("zoo/person"), "configs/data/person.yaml", 0.3, 2)
+
+
 def test_the_card_says_sizes_and_classes_of_whole_splits_only(folder: Path) -> None:
     before = (folder / "metrics.json").read_text()
     measured = json.loads(before)
