@@ -119,7 +119,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, iou_thresh
     """Boxes (k, 4) of the candidates `keep`: each the mean, weighted by score, of all candidates of its class that it overlaps by
     more than the threshold, itself among them (Gidaris and Komodakis, ICCV 2015, 3.2)."""
     close = (pairwise_iou(boxes[keep], boxes) > iou_threshold) & (labels[keep][:, None] == labels[None])
-    close[torch.arange(len(keep)), keep] = True
+    close[torch.arange(len(keep), device=keep.device), keep] = True
     weights = close * scores[None]
     return weights @ boxes / weights.sum(1, keepdim=True)
 
