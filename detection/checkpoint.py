@@ -15,7 +15,9 @@ import torch
 from pydantic import ValidationError
 
 from detection.arch import Arch
+from detection.fake_quantize import FakeQuantDetector
 from detection.model.detector import Detector
+from detection.quantize import FoldedDetector
 
 FORMAT_VERSION = 1
 _REQUIRED = ("format_version", "arch", "config", "class_names", "ema", "epoch", "iteration")
@@ -116,11 +118,29 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def load_detector(path: str | Path) -> tuple[Detector, Checkpoint]:
-    """The averaged network of a checkpoint, in eval mode on the CPU, and the checkpoint itself."""
+    """The averaged network of a checkpoint, in eval mode on the CPU, and the checkpoint itself.
+
+    It is in float: of one that was trained as int8 rounds (`train.int8`), the weights of it without the rounding.
+    """
     checkpoint = load_checkpoint(path)
+    if (rounding := load_fake_quantized(checkpoint, str(path))) is not None:
+        return FoldedDetector.of(rounding), checkpoint
     detector = Detector(checkpoint.arch)
     load_weights(detector, checkpoint.ema, checkpoint.arch, str(path))
     return detector.eval(), checkpoint
+
+
+def load_fake_quantized(checkpoint: Checkpoint, where: str) -> FakeQuantDetector | None:
+    """The averaged network with its ranges, where it was trained as int8 rounds (`train.int8`); None where it was not."""
+    if not _rounds(checkpoint.ema):
+        return None
+    detector = FakeQuantDetector(checkpoint.arch)
+    load_weights(detector, checkpoint.ema, checkpoint.arch, where)
+    return detector
+
+
+def _rounds(state: dict[str, torch.Tensor]) -> bool:
+    return "scales" in state
 
 
 def load_weights(detector: Detector, state: dict[str, torch.Tensor], arch: Arch, where: str) -> None:
@@ -129,30 +149,37 @@ def load_weights(detector: Detector, state: dict[str, torch.Tensor], arch: Arch,
     Raises:
         CheckpointError: the two architectures differ; the first differing layer is named.
     """
-    for mine, theirs in zip(detector.arch.layers(), arch.layers(), strict=False):
-        if mine != theirs:
-            raise CheckpointError(
-                f"{where} is a checkpoint of another architecture: layer '{theirs.name}' "
-                f"({theirs.kind}, {theirs.channels} channels, kernel {theirs.kernel}, stride {theirs.stride}), here "
-                f"'{mine.name}' ({mine.kind}, {mine.channels}, {mine.kernel}, {mine.stride})"
-            )
-    if len(detector.arch.layers()) != len(arch.layers()):
-        raise CheckpointError(
-            f"{where} is a checkpoint of another architecture: {len(arch.layers())} layers, "
-            f"here {len(detector.arch.layers())}"
-        )
+    check_same(detector.arch, arch, where)
     try:
         detector.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{where}: weights do not fit: {str(error).splitlines()[-1].strip()}") from None
 
 
+def check_same(wanted: Arch, arch: Arch, where: str) -> None:
+    """Raise CheckpointError where the checkpoint at `where`, of a network `arch`, is not of `wanted`."""
+    for mine, theirs in zip(wanted.layers(), arch.layers(), strict=False):
+        if mine != theirs:
+            raise CheckpointError(
+                f"{where} is a checkpoint of another architecture: layer '{theirs.name}' "
+                f"({theirs.kind}, {theirs.channels} channels, kernel {theirs.kernel}, stride {theirs.stride}), here "
+                f"'{mine.name}' ({mine.kind}, {mine.channels}, {mine.kernel}, {mine.stride})"
+            )
+    if len(wanted.layers()) != len(arch.layers()):
+        raise CheckpointError(
+            f"{where} is a checkpoint of another architecture: {len(arch.layers())} layers, "
+            f"here {len(wanted.layers())}"
+        )
+
+
 def load_alike(detector: Detector, state: dict[str, torch.Tensor], where: str) -> list[str]:
     """Fill the convolutions of `detector` that `state` has under the same name and shape; returns the names of the others.
 
     Raises:
-        CheckpointError: there is no such convolution.
+        CheckpointError: there is no such convolution, or batch norm is folded into them.
     """
+    if _rounds(state):
+        raise CheckpointError(f"{where} was trained as int8 rounds, batch norm is gone: train.init needs what that began from")
     mine = detector.state_dict()
     alike = {name: value for name, value in state.items() if name in mine and mine[name].shape == value.shape}
     if not any(value.ndim == 4 for value in alike.values()):

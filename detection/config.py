@@ -9,6 +9,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 from datasets.strict import SettingError, StrictModel, merge_overrides, parse, read_yaml
 from datasets.transforms import AugmentConfig
 from detection.arch import Arch, shapes
+from detection.observers import Method
 
 ConfigError = SettingError  # what a wrong setting raises, wherever it is found
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +52,7 @@ class TrainConfig(StrictModel):
 
     epochs: int = Field(100, ge=1)
     init: Path | None = None  # weights to start from: a checkpoint's averaged ones, or an ImageNet file (imagenet.py)
+    int8: Method | None = None  # train init's network as int8 rounds it, in ranges chosen so on training pictures
     extra: tuple[Path, ...] = ()  # data YAMLs of the same classes: their training pictures join
     crop: tuple[CropSide, CropSide] | None = None  # height and width of the training crops, pixels
     batch_size: int = Field(16, ge=1)  # a process
@@ -77,6 +79,12 @@ class TrainConfig(StrictModel):
     max_minutes: float | None = Field(None, gt=0)  # stop after the epoch that passes it; resume goes on
     device: str = "auto"
     limit: int | None = Field(None, ge=1)  # training pictures, for experiments
+
+    @model_validator(mode="after")
+    def _int8_needs_a_network(self) -> "TrainConfig":
+        if self.int8 is not None and self.init is None:
+            raise ValueError("train.int8 goes on with a trained network: name its checkpoint as train.init")
+        return self
 
 
 class Config(StrictModel):

@@ -23,7 +23,6 @@ from firmware.compiler import choose, plan_picture, report
 from firmware.compiler.decode import DecodeSpec, make_decode_spec
 from firmware.compiler.graph import Graph
 from firmware.compiler.image import selftest_frame, write_image
-from firmware.compiler.preprocess import letterbox
 from firmware.compiler.program import build_program
 from firmware.compiler.published import Published, compare
 from firmware.compiler.search import Deployment
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 METADATA_FORMAT = 1
 MAX_DROP = 2.0  # points of AP50
+TRAINED_RANGES = "trained"  # the weights were trained in them, `train.int8`
 Say = Callable[[str], None]
 
 
@@ -54,6 +54,7 @@ class Network:
     quality: list[dict[str, Any]]  # signal to noise per layer, dB; empty without a float network
     origin: "FloatNetwork | None" = None  # the float network
     worst: str = ""  # layer that int8 hurts most
+    ranges: str = ""  # how int8's were chosen: observers.METHODS, or TRAINED_RANGES; empty without a float network
 
 
 @dataclass(frozen=True)
@@ -149,21 +150,27 @@ def _read_network(path: Path, verification: int, outputs: Sequence[str] | None) 
 def _quantise_network(
     path: Path, calibration: int, verification: int, method: str | None, data: str | None, say: Say, sample: int
 ) -> Network:
-    from detection.checkpoint import load_detector
+    from detection.checkpoint import load_detector, load_fake_quantized
     from detection.config import Config
     from detection.drop import FloatNetwork
     from detection.lower import lower
-    from detection.quantize import DEFAULT_METHOD, calibrate
+    from detection.quantize import DEFAULT_METHOD, calibrate, calibration_frames
     from detection.sqnr import layer_sqnr, worst_layer
 
     detector, checkpoint = load_detector(path)
     config = parse(checkpoint.config, Config, str(path))
     pictures = load_data_config(data or config.data)
     train = open_dataset(pictures, "train")
-    picked = np.linspace(0, len(train) - 1, min(calibration, len(train))).astype(int)
-    frames = [letterbox(train[int(i)].image, config.input.height, config.input.width) for i in picked]
-    say(f"calibrating on {len(frames)} training pictures")
-    graph = lower(detector.arch, calibrate(detector, frames, method or DEFAULT_METHOD))
+    frames = calibration_frames(train, calibration, config.input.height, config.input.width)
+    if (rounding := load_fake_quantized(checkpoint, str(path))) is None:
+        say(f"calibrating on {len(frames)} training pictures")
+        ranges = method or DEFAULT_METHOD
+        calibrated = calibrate(detector, frames, ranges)
+    elif method is None:
+        ranges, calibrated = TRAINED_RANGES, rounding.calibration()
+    else:
+        raise ExportError(f"{path} was trained in ranges of int8 (train.int8) and keeps them: leave out --method")
+    graph = lower(detector.arch, calibrated)
     graph = Graph(graph.tensors, graph.ops, graph.input, graph.outputs, False, config.name)
     ratios = layer_sqnr(detector, graph, frames[:: max(1, len(frames) // 4)][:4])
     worst = worst_layer(ratios)
@@ -177,10 +184,10 @@ def _quantise_network(
     quality = [{"layer": ratio.name, "sqnr_db": round(ratio.db, 2)} for ratio in ratios]
     proving = frames[:: max(1, len(frames) // verification)][:verification]
     if not sample:
-        return Network(graph, metadata, proving, quality)
+        return Network(graph, metadata, proving, quality, ranges=ranges)
     val = open_dataset(pictures, "val")
     origin = FloatNetwork(detector, config, Subset(val, evenly_spaced(len(val), sample)), val.classes)
-    return Network(graph, metadata, proving, quality, origin, worst_text)
+    return Network(graph, metadata, proving, quality, origin, worst_text, ranges)
 
 
 def export(
@@ -214,7 +221,8 @@ def export(
         (work / "model.tflite").write_bytes(tflite)
         (work / "model.tess").write_bytes(tess)
         (work / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
-        verified = {**proof.as_json(), "quality": network.quality, "sha256_of_files": plan["sha256"]}
+        quality = {"ranges": network.ranges or None, "quality": network.quality}
+        verified = {**proof.as_json(), **quality, "sha256_of_files": plan["sha256"]}
         if network.origin is not None:
             verified["drop"] = _checked_drop(network, work / "model.tess", max_drop, say)
         (work / "verify.json").write_text(json.dumps(verified, indent=1) + "\n")

@@ -1,17 +1,14 @@
 """Quantisation-aware training: a detector that rounds weights and activations as int8 will, gradients passing through.
 
     qat = FakeQuantDetector.start(calibrate(detector, frames), detector.arch)
-    ... train qat like a Detector, at a small learning rate ...
+    ... train qat like a Detector, at a small learning rate (`train.int8`) ...
     graph = lower(qat.arch, qat.calibration())
 
-Ranges stay as calibrated: the weights learn to live with them. `refresh` takes new ones between epochs if wanted.
+Ranges stay as calibrated: the weights learn to live with them.
 One layer agrees with the integer arithmetic within one step; over a whole network the two drift apart by a few, so
 accuracy carries over, bytes do not.
 """
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,8 +16,7 @@ from torch.nn import functional as F
 from detection.arch import INPUT, Arch, Layer
 from detection.calibration import Calibration, CalibrationError
 from detection.model.detector import ConvUnit, pad_same
-from detection.observers import Method
-from detection.quantize import DEFAULT_METHOD, FoldedDetector, calibrate
+from detection.quantize import FoldedDetector
 from firmware.compiler.graph import Quantization
 
 _SMALLEST_SCALE = 2.0**-40  # of an all-zero channel: dividing by it is harmless
@@ -42,8 +38,7 @@ class FakeQuantDetector(FoldedDetector):
     def start(cls, calibration: Calibration, arch: Arch) -> "FakeQuantDetector":
         """The detector that `calibration` describes, ready to train. Raises CalibrationError for another network's."""
         detector = cls(arch)
-        detector.load_convolutions(calibration.convolutions)
-        detector._load_ranges(calibration)
+        detector.load_calibration(calibration)
         return detector
 
     def calibration(self) -> Calibration:
@@ -53,12 +48,10 @@ class FakeQuantDetector(FoldedDetector):
         ranges = {name: Quantization(scales[i], zeros[i]) for name, i in self._index.items()}
         return Calibration(height, width, self.convolutions(), ranges)
 
-    def refresh(self, frames: Sequence[np.ndarray], method: Method = DEFAULT_METHOD) -> None:
-        """Choose ranges again, for the weights of now."""
-        self._load_ranges(calibrate(self, frames, method))
-
     @torch.no_grad()
-    def _load_ranges(self, calibration: Calibration) -> None:
+    def load_calibration(self, calibration: Calibration) -> None:
+        """Take over weights and ranges. Raises CalibrationError when they are another network's."""
+        self.load_convolutions(calibration.convolutions)
         if missing := [name for name in self._index if name not in calibration.quantizations]:
             raise CalibrationError(f"the calibration has no range for '{missing[0]}'; calibrate this network again")
         known = [calibration.quantizations[name] for name in self._index]

@@ -26,9 +26,8 @@ from datasets.dataset import Dataset
 from detection.arch import Arch, Block
 from detection.calibration import Convolution
 from detection.model.detector import ConvUnit, Detector, normalise
-from detection.quantize import FoldedDetector
+from detection.quantize import FoldedDetector, calibration_frames
 from firmware.compiler import tflite_schema as schema
-from firmware.compiler.preprocess import letterbox
 from firmware.compiler.tflite_parse import FileTensor, TfliteError, parse
 
 SUFFIXES = (".tflite", ".pth")
@@ -72,9 +71,7 @@ def read_weights(path: Path) -> dict[str, Convolution]:
 
 def load_imagenet(detector: Detector, path: Path, train: Dataset, height: int, width: int) -> None:
     """`read_weights` and `start_from_imagenet` with PICTURES training pictures, height x width. Raises as they do."""
-    picked = np.linspace(0, len(train) - 1, min(PICTURES, len(train))).astype(int)
-    frames = [letterbox(train.fetch(int(index))[0], height, width) for index in picked]
-    start_from_imagenet(detector, read_weights(path), frames)
+    start_from_imagenet(detector, read_weights(path), calibration_frames(train, PICTURES, height, width))
 
 
 def start_from_imagenet(detector: Detector, weights: Mapping[str, Convolution], frames: Sequence[np.ndarray]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.dataset import Dataset
 from detection.arch import INPUT, Arch
 from detection.calibration import (
     INPUT_QUANTIZATION,
@@ -23,8 +24,10 @@ from detection.calibration import (
 from detection.model.detector import ConvUnit, Detector, normalise
 from detection.observers import BINS, Histogram, Method, Range, choose_range
 from firmware.compiler.graph import Quantization
+from firmware.compiler.preprocess import letterbox
 
 DEFAULT_METHOD: Method = "mse"
+PICTURES = 256  # to choose ranges on
 LOWEST_LOGIT = -8.0  # sigmoid = 0.0003: what is below scores under any useful threshold and needs no steps
 LOWEST_BOX = -4.0  # exp = 0.018 strides: what is below moves a side by less
 CONFIDENT_LOGIT = -4.0  # boxes count where objectness is above; the others are never decoded
@@ -80,6 +83,12 @@ def fold_batch_norm(unit: ConvUnit) -> Convolution:
         weight = weight * factor[:, None, None, None]
         bias = norm.bias.detach().double() + (bias - norm.running_mean.double()) * factor
     return Convolution(weight.float().cpu().numpy(), bias.float().cpu().numpy())
+
+
+def calibration_frames(train: Dataset, count: int, height: int, width: int) -> list[np.ndarray]:
+    """At most `count` pictures of the training split, evenly spaced: letterboxed uint8 (height, width, 3)."""
+    picked = np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)
+    return [letterbox(train.fetch(int(index))[0], height, width) for index in picked]
 
 
 def calibrate(

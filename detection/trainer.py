@@ -13,14 +13,24 @@ from torch import nn
 from datasets.dataset import Dataset
 from detection import imagenet, runs
 from detection.batches import Batch, Schedule, training_batches
-from detection.checkpoint import Checkpoint, load_alike, load_checkpoint, load_weights, save_checkpoint
+from detection.checkpoint import (
+    Checkpoint,
+    check_same,
+    load_alike,
+    load_checkpoint,
+    load_detector,
+    load_weights,
+    save_checkpoint,
+)
 from detection.config import Config, ConfigError
 from detection.distributed import World, any_process, barrier, parallel
 from detection.ema import Ema
+from detection.fake_quantize import FakeQuantDetector
 from detection.loss import Loss, detection_loss
 from detection.model.detector import Detector, normalise
 from detection.optimizer import learning_rate, make_optimizer, set_learning_rate
 from detection.progress import Progress
+from detection.quantize import PICTURES, calibrate, calibration_frames
 from detection.teacher import STRIDES
 from detection.validate import Validation, ValidationSet, validate
 
@@ -37,7 +47,8 @@ class Trainer:
         self.train_set, self.classes = train, train.classes
         self.arch = config.arch.with_classes(len(train.classes))
         torch.manual_seed(config.train.seed)
-        self.model = Detector(self.arch).to(world.device, memory_format=torch.channels_last)
+        network = Detector if config.train.int8 is None else FakeQuantDetector
+        self.model = network(self.arch).to(world.device, memory_format=torch.channels_last)
         self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
         self.optimizer = make_optimizer(self.model, config.train)
         self.half = world.device.type == "cuda"
@@ -61,14 +72,16 @@ class Trainer:
 
     def start(self) -> None:
         """Take the averaged weights of `train.init`, where one is given: all tensors of the same name and shape; of a .tflite or
-        .pth file MobileNetV2's ImageNet weights.
+        .pth file MobileNetV2's ImageNet weights. Under `train.int8` all of them, batch norm folded, and ranges of int8.
 
         Raises:
-            CheckpointError: no or damaged checkpoint, or one that shares no convolution.
+            CheckpointError: no or damaged checkpoint, or one that shares no convolution; under int8 another architecture's.
             ImagenetError: no ImageNet weights in the file, or blocks that are not MobileNetV2's.
         """
         path = self.config.train.init
-        if path is not None and path.suffix in imagenet.SUFFIXES:
+        if self.config.train.int8 is not None:
+            self._start_int8()
+        elif path is not None and path.suffix in imagenet.SUFFIXES:
             imagenet.load_imagenet(self.model, path, self.train_set, *self.config.crop)
             self.ema.model.load_state_dict(self.model.state_dict())
         elif path is not None:
@@ -77,6 +90,15 @@ class Trainer:
                 unlike = load_alike(model, saved.ema, str(path))
             if self.world.is_main:
                 print(f"started from {path}" + (f", but for {', '.join(unlike)}" if unlike else ""), flush=True)
+
+    def _start_int8(self) -> None:
+        config = self.config
+        detector, saved = load_detector(config.train.init)
+        check_same(self.arch, saved.arch, str(config.train.init))
+        frames = calibration_frames(self.train_set, PICTURES, config.input.height, config.input.width)
+        calibration = calibrate(detector, frames, config.train.int8)
+        for model in (self.model, self.ema.model):
+            model.load_calibration(calibration)
 
     def resume(self) -> None:
         """Go on where `weights/last.pt` of the run left off.

@@ -24,6 +24,7 @@ from detection.config import Config
 from detection.exporter import find_checkpoint
 from detection.metrics.grouped import Q30
 from detection.metrics.sizes import SIZES
+from detection.observers import METHODS
 from detection.readme import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def card(folder: Path) -> str:
             "",
             f"    python demo.py {folder} photo.jpg --on host --out found",
             f"    python eval.py {folder} --data {data} --on float,int8,host --limit 100",
-            f"    python export.py {folder} --target mps2-an500 --sram {plan['peak_sram']} --out runs/{folder.name}",
+            f"    python export.py {folder} {_settings(plan, verified)} --out runs/{folder.name}",
             "",
             "This page is written by `python -m detection.zoo card` from the files beside it.",
             "",
@@ -194,6 +195,13 @@ def _chip(plan: dict[str, Any], verified: dict[str, Any]) -> list[str]:
         "",
         "![learning curve](results.png)",
     ]
+
+
+def _settings(plan: dict[str, Any], verified: dict[str, Any]) -> str:
+    """What export.py has to be told to come to the same files."""
+    ranges = verified.get("ranges")  # of networks that were trained in theirs, none is to be chosen
+    method = f" --method {ranges}" if ranges in METHODS else ""
+    return f"--target mps2-an500 --sram {plan['peak_sram']}{method}"
 
 
 def _read(path: Path) -> dict[str, Any]:

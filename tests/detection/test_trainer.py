@@ -12,11 +12,15 @@ from datasets.catalog import open_dataset
 from datasets.config import load_data_config
 from detection import runs, trainer
 from detection.batches import Schedule, TrainPictures, training_batches
-from detection.checkpoint import CheckpointError, load_checkpoint, load_detector
+from detection.checkpoint import CheckpointError, load_checkpoint, load_detector, load_fake_quantized
 from detection.config import Config, ConfigError, load_config
 from detection.distributed import World
+from detection.exporter import ExportError, load_network
+from detection.fake_quantize import FakeQuantDetector
+from detection.model.detector import normalise
 from detection.optimizer import learning_rate
 from detection.trainer import Trainer, TrainingError, make_trainer
+from firmware.compiler.preprocess import letterbox
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
@@ -205,3 +209,55 @@ def test_learning_rate_holds_until_the_decay() -> None:
 def test_a_longer_run_only_puts_the_decay_off() -> None:
     train = config_with("train.warmup_iterations=10", "train.decay=0.25").train
     assert [learning_rate(train, i, 100) for i in range(75)] == [learning_rate(train, i, 200) for i in range(75)]
+
+
+@pytest.fixture
+def rounded(tmp_path: Path) -> Trainer:
+    """A run that goes on with another one's weights as int8 rounds them."""
+    first = start(tmp_path)
+    first.fit()
+    run = start(tmp_path, "name=rounded", "train.epochs=2", "train.int8=minmax", f"train.init={first.run}/weights/last.pt")
+    run.start()
+    return run
+
+
+def test_training_in_int8_starts_where_float_ended(rounded: Trainer) -> None:
+    detector, _ = load_detector(rounded.config.train.init)
+    frames = rounded.train_set.fetch(0)[0], rounded.train_set.fetch(1)[0]
+    size = rounded.config.input.height, rounded.config.input.width
+    images = normalise(torch.from_numpy(np.stack([letterbox(frame, *size) for frame in frames])).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        outputs = zip(detector(images), rounded.model.eval()(images), rounded.ema.model(images), strict=True)
+    for plain, rounding, average in outputs:
+        assert torch.equal(rounding, average) and not torch.equal(plain, rounding)
+        kept = plain.clamp(*(float(v) for v in torch.aminmax(rounding)))  # what int8 does not hold is not worth steps
+        assert (kept - rounding).abs().mean() < 0.1 * kept.std() + 0.05
+
+
+def test_a_network_trained_in_int8_keeps_its_ranges(rounded: Trainer) -> None:
+    rounded.fit()
+    path = rounded.run / "weights" / "last.pt"
+    detector, checkpoint = load_detector(path)
+    assert not isinstance(detector, FakeQuantDetector)  # float
+    calibration = load_fake_quantized(checkpoint, "it").calibration()
+    exported = load_network(rounded.run, 4, 2, None, None, lambda _: None)
+    assert exported.ranges == "trained"
+    heads = exported.graph.outputs
+    assert heads and all(exported.graph.tensors[name].quant == calibration.quantizations[name] for name in heads)
+    with pytest.raises(ExportError, match="keeps them: leave out --method"):
+        load_network(rounded.run, 4, 2, "mse", None, lambda _: None)
+    resumed = make(runs.read_run(rounded.run, ["train.epochs=3"]), rounded.run)
+    resumed.resume()
+    resumed.fit()
+    assert resumed.epoch == 3 and torch.equal(resumed.model.scales, rounded.model.scales)
+
+
+def test_training_in_int8_needs_the_same_network(rounded: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name its checkpoint as train.init"):
+        config_with("train.int8=mse")
+    begun = f"train.init={rounded.config.train.init}"
+    with pytest.raises(CheckpointError, match="another architecture"):
+        start(tmp_path, "train.int8=mse", begun, "arch.stem.channels=4").start()
+    rounded.fit()
+    with pytest.raises(CheckpointError, match="batch norm is gone"):
+        start(tmp_path, f"train.init={rounded.run}/weights/last.pt").start()
