@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from firmware.compiler import tflite_schema as schema
 from firmware.compiler.flatbuffer import FlatbufferError
-from firmware.compiler.graph import Graph, GraphError
+from firmware.compiler.graph import Graph, GraphError, Op
 from firmware.compiler.tflite_import import Import
 from firmware.compiler.tflite_operators import READ
 from firmware.compiler.tflite_parse import File, FileOperator, TfliteError, parse
@@ -54,7 +54,19 @@ def _graph(file: File, outputs: tuple[int, ...]) -> Graph:
     for index in outputs:
         net.view(index, "the network")
         names.append(net.in_order(index, "the network").name)
-    return Graph(net.tensors, net.in_file_order(), net.input, tuple(names), net.input_is_uint8, file.name or "model")
+    ops = _read_by_someone(net.in_file_order(), names)
+    made = {net.input, *(op.output for op in ops)}
+    tensors = {name: tensor for name, tensor in net.tensors.items() if name in made}
+    return Graph(tensors, ops, net.input, tuple(names), net.input_is_uint8, file.name or "model")
+
+
+def _read_by_someone(ops: tuple[Op, ...], outputs: Sequence[str]) -> tuple[Op, ...]:
+    """Without those whose results nobody reads, such as parts that a SPLIT makes for no one."""
+    needed = set(outputs)
+    for op in reversed(ops):
+        if op.output in needed:
+            needed.update(op.inputs)
+    return tuple(op for op in ops if op.output in needed)
 
 
 def _refuse_uint8(file: File, operators: list[FileOperator]) -> None:

@@ -75,10 +75,14 @@ def test_split_becomes_slices(axis: int) -> None:
         parts = [edit.tensor(f"part{n}", tuple(size), body.quant) for n in range(2)]
         dim = edit.tensor("axis", (1,), None, schema.INT32, np.array([axis], "<i4"))
         edit.operator("SPLIT", [dim, subgraph.outputs[0]], parts, "SplitOptions", numSplits=2)
-        subgraph.outputs = parts
+        subgraph.outputs = parts[:kept]
 
+    kept = 2
     graph = judge(edited(data, change))
     assert [op.kind for op in graph.ops] == ["Conv2D", "Slice", "Slice"]
+    kept = 1  # nobody reads the second part
+    graph = judge(edited(data, change))
+    assert [op.kind for op in graph.ops] == ["Conv2D", "Slice"] and "part1" not in graph.tensors
 
 
 def test_many_inputs_are_joined_step_by_step() -> None:
