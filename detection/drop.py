@@ -73,5 +73,5 @@ def check_drop(drop: Drop, most: float, worst: str) -> None:
         raise DropError(
             f"int8 loses {drop.points:.1f} points of AP on {drop.images} pictures ({drop.float_ap:.3f} in float, "
             f"{drop.int8_ap:.3f} in int8), more than --max-drop {most:g}; nothing was written. The layer that int8 hurts most "
-            f"is {worst}: try --method percentile or more --calibration pictures"
+            f"is {worst}: try --method percentile, more --calibration pictures, or a few epochs of training with train.int8"
         )
