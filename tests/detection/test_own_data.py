@@ -76,7 +76,7 @@ def test_the_walk_with_yolo_labels(pictures: Path, monkeypatch, capsys) -> None:
     (pictures / "data.yaml").write_text(YAMLS[0])
     assert [run(words, pictures, monkeypatch) for words in COMMANDS] == ["datasets.check", "train", "export", "eval", "demo"]
     printed = capsys.readouterr().out
-    assert "every picture can be read" in printed and "started from zoo/face_qvga/checkpoint.pt" in printed
+    assert "every picture can be read" in printed and "started from zoo/face_vga/checkpoint.pt" in printed
     assert "= int8" in printed
     assert len(list((pictures.parent / "runs" / "own" / "found").iterdir())) == 3
     assert (pictures.parent / "runs" / "own" / "export" / "model.tess").is_file()
