@@ -123,8 +123,8 @@ def _draw_validation(trainer: "Trainer") -> None:
     _write_sheet(trainer.run / "val_batch0_pred.jpg", sheet)
 
 
-def results_plot(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
-    """PNG of the columns of results.csv over epochs."""
+def results_plot(rows: Sequence[Mapping[str, float]], title: str, seams: Sequence[int] = ()) -> bytes:
+    """PNG of the columns of results.csv over epochs. `seams`: where runs of other settings were joined; the last has the best."""
     figure, (losses, quality, rate) = _axes(3)
     epochs = np.array([row["epoch"] for row in rows])
     for color, name, column in (
@@ -145,7 +145,8 @@ def results_plot(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
     quality.set_ylim(0, 1)
     if known.any():
         quality.plot(epochs[known], ap[known], color=ACCENT, **_marks(int(known.sum())))
-        best = int(np.nanargmax(ap))
+        last = known & (epochs > max(seams, default=0))
+        best = int(np.argmax(np.where(last if last.any() else known, ap, -1)))
         quality.plot(epochs[best], ap[best], "o", color=ACCENT, markersize=6)
         quality.set_title(f"validation mAP50, best {ap[best]:.3f} (epoch {epochs[best]:.0f})")
     rate.plot(epochs, _column(rows, "lr/pg0"), color=INK, **_marks(len(rows)))
@@ -155,6 +156,8 @@ def results_plot(rows: Sequence[Mapping[str, float]], title: str) -> bytes:
         axes.set_xlabel("epoch")
         axes.set_xlim(0, epochs[-1] * 1.03)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        for seam in seams:
+            axes.axvline(seam + 0.5, color=INK, linewidth=0.8, linestyle=":")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return _rendered(figure, "png")
 

@@ -92,7 +92,7 @@ def write_results(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def read_results(path: Path, epochs: int) -> list[dict[str, float]]:
+def read_results(path: Path, epochs: float) -> list[dict[str, float]]:
     """The lines of results.csv up to `epochs`; later ones belong to work that a resumed run repeats."""
     if not path.is_file():
         return []
@@ -101,6 +101,18 @@ def read_results(path: Path, epochs: int) -> list[dict[str, float]]:
             {key: float(value) if value else math.nan for key, value in row.items()} for row in csv.DictReader(file)
         ]
     return [row for row in rows if row["epoch"] <= epochs]
+
+
+def join_results(parts: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[dict[str, float]], list[int]]:
+    """Lines of runs that began where the one before ended, counted on; and the epochs at which one ended and the next began."""
+    rows: list[dict[str, float]] = []
+    seams: list[int] = []
+    for part in parts:
+        before = {column: rows[-1][column] if rows else 0 for column in ("epoch", "time", "iteration")}
+        if rows:
+            seams.append(int(before["epoch"]))
+        rows += [{**row, **{column: row[column] + start for column, start in before.items()}} for row in part]
+    return rows, seams
 
 
 def _cell(value: float) -> str:

@@ -11,7 +11,7 @@
 
 import argparse
 import json
-import shutil
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def pack(run: Path, folder: Path, overrides: list[str]) -> None:
-    """Write checkpoint.pt (averaged weights alone) and the curves of `run` into `folder`; overrides change its config."""
+    """Write checkpoint.pt (averaged weights alone) and the curves of `run` into `folder`; overrides change its config.
+
+    The curves begin with those of the runs whose weights it started from (`train.init`), where these are there.
+    """
     from detection.checkpoint import load_detector, save_checkpoint
     from detection.plots import results_plot
 
@@ -43,9 +46,21 @@ def pack(run: Path, folder: Path, overrides: list[str]) -> None:
     bare = replace(checkpoint, config=config.as_dict(), model={}, optimizer={}, scaler={}, rng_state=None)
     save_checkpoint(folder / "checkpoint.pt", bare)
     runs.write_text(folder / "args.yaml", runs.to_yaml(config))
-    if rows := runs.read_results(run / "results.csv", checkpoint.epoch):  # the learning curve is part of a model
-        shutil.copyfile(run / "results.csv", folder / "results.csv")
-        runs.write_bytes(folder / "results.png", results_plot(rows, config.name))
+    rows, seams = runs.join_results(_curves(run, config.train.init, checkpoint.epoch))
+    if rows:  # the learning curve is part of a model
+        runs.write_results(folder / "results.csv", rows)
+        runs.write_bytes(folder / "results.png", results_plot(rows, config.name, seams))
+
+
+def _curves(run: Path, init: Path | None, epochs: int) -> list[list[dict[str, float]]]:
+    """results.csv of the runs that led to `epochs` of this one, the first ones first."""
+    from detection.checkpoint import load_checkpoint
+
+    own = runs.read_results(run / "results.csv", epochs)
+    if init is None or init.parent.name != "weights" or not init.is_file():
+        return [own]
+    before = init.parent.parent
+    return [*_curves(before, runs.read_run(before).train.init, load_checkpoint(init).epoch), own]
 
 
 def write_examples(folder: Path, data: str, min_score: float, count: int) -> None:
@@ -81,6 +96,7 @@ def card(folder: Path) -> str:
     evaluations = [_read(path) for path in sorted(folder.glob("metrics*.json"))]
     height, width, _ = plan["input"]
     layers = config.arch.with_classes(len(checkpoint.class_names))
+    epochs = len(runs.read_results(folder / "results.csv", math.inf))
     note = folder / "note.md"
     data = config.as_dict()["data"]
     return "\n".join(
@@ -88,8 +104,7 @@ def card(folder: Path) -> str:
             f"# {folder.name}",
             "",
             f"Finds: {', '.join(checkpoint.class_names)}. Input {width}x{height}, {plan['macs'] / 1e6:.2f} M MACs, "
-            f"{network.params(layers):,} parameters, {checkpoint.epoch} epochs of training"
-            f" ({checkpoint.iteration:,} iterations{_pictures(checkpoint)}); "
+            f"{network.params(layers):,} parameters, {_training(checkpoint, epochs)}; "
             "the last averaged weights, none picked by a validation score.",
             "",
             *([note.read_text().strip(), ""] if note.is_file() else []),
@@ -100,6 +115,8 @@ def card(folder: Path) -> str:
             "## On the chip",
             "",
             *_chip(plan, verified),
+            "",
+            *_curve(checkpoint, epochs),
             "",
             "## Use it",
             "",
@@ -113,8 +130,16 @@ def card(folder: Path) -> str:
     )
 
 
-def _pictures(checkpoint: "Checkpoint") -> str:
-    return f", {checkpoint.progress['pictures']:,} pictures an epoch" if "pictures" in checkpoint.progress else ""
+def _training(checkpoint: "Checkpoint", epochs: int) -> str:
+    """`epochs`: of all runs that led to the checkpoint; it counts those of the last."""
+    pictures = f", {checkpoint.progress['pictures']:,} pictures an epoch" if "pictures" in checkpoint.progress else ""
+    last = f"{checkpoint.epoch} epochs of training ({checkpoint.iteration:,} iterations{pictures})"
+    return f"{last} after {epochs - checkpoint.epoch} of earlier parts" if epochs > checkpoint.epoch else last
+
+
+def _curve(checkpoint: "Checkpoint", epochs: int) -> list[str]:
+    parts = "Dotted lines: a part of the training ends and the next begins, perhaps with other pictures of another size."
+    return ["![learning curve](results.png)", *(["", parts] if epochs > checkpoint.epoch else [])]
 
 
 def _measured(evaluation: dict[str, Any]) -> list[str]:
@@ -192,8 +217,6 @@ def _chip(plan: dict[str, Any], verified: dict[str, Any]) -> list[str]:
         f"{', '.join(verified['agreeing'])}.",
         "",
         "![memory plan](plan.png)",
-        "",
-        "![learning curve](results.png)",
     ]
 
 

@@ -1,6 +1,7 @@
 """A run becomes a zoo folder, and its card says what the files beside it say."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 import eval as evaluation
 import export
 import train
-from detection import demo_line, readme, zoo
+from detection import demo_line, readme, runs, zoo
 from detection.checkpoint import load_checkpoint
 
 SHORT = ("train.epochs=1", "train.val_images=2")
@@ -52,8 +53,26 @@ def test_the_card_says_what_the_files_say(folder: Path, monkeypatch: pytest.Monk
     assert f"Peak SRAM {plan['peak_sram']:,} B" in text and "A note by hand." in text
     low, high = host["intervals"]["voc_ap50_area"]
     assert f"{host['values']['voc_ap50_area']:.4f} [{low:.3f}, {high:.3f}]" in text and "3 of 3 pictures" in text
-    assert f"--sram {plan['peak_sram']} " in text and "(4 iterations, 16 pictures an epoch)" in text
+    assert f"--sram {plan['peak_sram']} --method mse " in text and "(4 iterations, 16 pictures an epoch)" in text
     assert f"{plan['peak_sram']:,} B" in readme.zoo_table(folder.parent)
+
+
+def test_curves_go_back_to_where_the_training_began(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = f"train.init={folder.parents[1]}/tiny/weights/last.pt"
+    settings = ("name=second", "train.epochs=2", "train.val_images=2", begun)
+    door(monkeypatch, train.main, "--config", "configs/tiny.yaml", "--runs", tmp_path, *settings)
+    packed = tmp_path / "zoo" / "second"
+    door(monkeypatch, zoo.main, "pack", tmp_path / "second", packed)
+    rows = runs.read_results(packed / "results.csv", 9)
+    assert [(row["epoch"], row["iteration"]) for row in rows] == [(1, 4), (2, 8), (3, 12)]
+    assert rows[0]["time"] < rows[1]["time"] < rows[2]["time"]
+    first, second = (runs.read_results(run / "results.csv", 9) for run in (folder.parents[1] / "tiny", tmp_path / "second"))
+    assert [row["train/box_loss"] for row in rows] == [row["train/box_loss"] for row in (*first, *second)]
+    for name in ("plan.json", "verify.json"):
+        shutil.copyfile(folder / name, packed / name)
+    text = zoo.card(packed)
+    assert "2 epochs of training (8 iterations, 16 pictures an epoch) after 1 of earlier parts" in text and "Dotted lines" in text
+    assert "Dotted lines" not in zoo.card(folder)
 
 
 def test_examples_show_boxes_and_the_card_shows_examples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
