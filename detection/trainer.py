@@ -92,13 +92,15 @@ class Trainer:
                 print(f"started from {path}" + (f", but for {', '.join(unlike)}" if unlike else ""), flush=True)
 
     def _start_int8(self) -> None:
-        config = self.config
-        detector, saved = load_detector(config.train.init)
-        check_same(self.arch, saved.arch, str(config.train.init))
-        frames = calibration_frames(self.train_set, PICTURES, config.input.height, config.input.width)
-        calibration = calibrate(detector, frames, config.train.int8)
+        path, method, size = self.config.train.init, self.config.train.int8, self.config.input
+        detector, saved = load_detector(path)
+        check_same(self.arch, saved.arch, str(path))
+        frames = calibration_frames(self.train_set, PICTURES, size.height, size.width)
+        calibration = calibrate(detector, frames, method)
         for model in (self.model, self.ema.model):
             model.load_calibration(calibration)
+        if self.world.is_main:
+            print(f"started from {path}, rounding as int8 does: ranges by {method} of {len(frames)} pictures", flush=True)
 
     def resume(self) -> None:
         """Go on where `weights/last.pt` of the run left off.
