@@ -70,8 +70,9 @@ def row(found: dict[str, Any]) -> list[Any]:
         return [found["model"], kinds, None, None, None, "-", found["error"]]
     tflm, front = found["tflm"], found["front"]
     verdict = tflm.get("error") or (f"{tflm['unequal']:,} differ" if tflm["unequal"] else f"yes ({tflm['compared']:,})")
-    least = (front[0]["peak_sram"], front[-1]["peak_sram"]) if front else (None, None)
-    return [found["model"], kinds, found["layer"], *least, verdict, "-"]
+    nothing_again = min((point["peak_sram"] for point in front if not point["recompute"]), default=None)
+    least = min((point["peak_sram"] for point in front), default=None)
+    return [found["model"], kinds, found["layer"], nothing_again, least, verdict, "-"]
 
 
 def main() -> int:
