@@ -57,9 +57,9 @@ def _curves(run: Path, init: Path | None, epochs: int) -> list[list[dict[str, fl
     from detection.checkpoint import load_checkpoint
 
     own = runs.read_results(run / "results.csv", epochs)
-    if init is None or not init.is_file() or not (init.parent.parent / "args.yaml").is_file():
+    before = init.parent.parent if init is not None and init.parent.name == "weights" else None  # a run's, no zoo folder's
+    if before is None or not init.is_file() or not (before / "args.yaml").is_file():
         return [own]
-    before = init.parent.parent
     return [*_curves(before, runs.read_run(before).train.init, load_checkpoint(init).epoch), own]
 
 
