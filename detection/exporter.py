@@ -54,7 +54,7 @@ class Network:
     quality: list[dict[str, Any]]  # signal to noise per layer, dB; empty without a float network
     origin: "FloatNetwork | None" = None  # the float network
     worst: str = ""  # layer that int8 hurts most
-    ranges: str = ""  # how int8's were chosen: observers.METHODS, or TRAINED_RANGES; empty without a float network
+    ranges: str | None = None  # how int8's were chosen: observers.METHODS, or TRAINED_RANGES; None without a float network
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def export(
         (work / "model.tflite").write_bytes(tflite)
         (work / "model.tess").write_bytes(tess)
         (work / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
-        quality = {"ranges": network.ranges or None, "quality": network.quality}
+        quality = {"ranges": network.ranges, "quality": network.quality}
         verified = {**proof.as_json(), **quality, "sha256_of_files": plan["sha256"]}
         if network.origin is not None:
             verified["drop"] = _checked_drop(network, work / "model.tess", max_drop, say)

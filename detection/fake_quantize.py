@@ -1,6 +1,7 @@
 """Quantisation-aware training: a detector that rounds weights and activations as int8 will, gradients passing through.
 
-    qat = FakeQuantDetector.start(calibrate(detector, frames), detector.arch)
+    qat = FakeQuantDetector(detector.arch)
+    qat.load_calibration(calibrate(detector, frames))
     ... train qat like a Detector, at a small learning rate (`train.int8`) ...
     graph = lower(qat.arch, qat.calibration())
 
@@ -33,13 +34,6 @@ class FakeQuantDetector(FoldedDetector):
         self.register_buffer("size", torch.zeros(2, dtype=torch.int64))  # height, width of the calibration frames
         self.register_buffer("scales", torch.ones(len(names), dtype=torch.float32))
         self.register_buffer("zero_points", torch.zeros(len(names), dtype=torch.int32))
-
-    @classmethod
-    def start(cls, calibration: Calibration, arch: Arch) -> "FakeQuantDetector":
-        """The detector that `calibration` describes, ready to train. Raises CalibrationError for another network's."""
-        detector = cls(arch)
-        detector.load_calibration(calibration)
-        return detector
 
     def calibration(self) -> Calibration:
         """What training made of it; the input of `lower`."""

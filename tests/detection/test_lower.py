@@ -67,7 +67,8 @@ def test_lowering_is_deterministic(calibration: Calibration, graph: Graph) -> No
 
 def test_each_layer_alone_is_within_one_step_of_fake_quantisation(calibration: Calibration, graph: Graph) -> None:
     """Both fed the same int8 inputs, so that nothing accumulates."""
-    qat = FakeQuantDetector.start(calibration, ARCH)
+    qat = FakeQuantDetector(ARCH)
+    qat.load_calibration(calibration)
     interpreter = Interpreter(graph)
     frame = make_frames(1, seed=3)[0]
     integer = interpreter.run(frame, keep=graph.tensors)

@@ -74,12 +74,13 @@ def run(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_walk_with_yolo_labels(pictures: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(ROOT)
     (pictures / "data.yaml").write_text(YAMLS[0])
-    assert [run(words, pictures, monkeypatch) for words in COMMANDS] == ["datasets.check", "train", "export", "eval", "demo"]
+    walked = [run(words, pictures, monkeypatch) for words in COMMANDS]
+    assert walked == ["datasets.check", "train", "export", "eval", "demo", "train", "export"]  # the last two in int8
     printed = capsys.readouterr().out
     assert "every picture can be read" in printed and "started from zoo/face_vga/checkpoint.pt" in printed
-    assert "= int8" in printed
+    assert "= int8" in printed and "rounding as int8 does: ranges by mse" in printed
     assert len(list((pictures.parent / "runs" / "own" / "found").iterdir())) == 3
-    assert (pictures.parent / "runs" / "own" / "export" / "model.tess").is_file()
+    assert all((pictures.parent / "runs" / name / "export" / "model.tess").is_file() for name in ("own", "own_int8"))
 
 
 def test_the_same_boxes_from_a_coco_file(pictures: Path, capsys) -> None:

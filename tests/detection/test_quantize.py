@@ -181,7 +181,8 @@ def test_fake_quantised_weights_are_the_integer_ones() -> None:
 def test_fake_quantisation_trains_and_gives_its_calibration_back() -> None:
     frames = make_frames(4)
     calibration = calibrate(make_detector(), frames)
-    qat = FakeQuantDetector.start(calibration, ARCH)
+    qat = FakeQuantDetector(ARCH)
+    qat.load_calibration(calibration)
     unchanged = qat.calibration()
     assert unchanged.quantizations == calibration.quantizations
     for name, convolution in calibration.convolutions.items():
@@ -209,4 +210,4 @@ def test_another_networks_calibration_is_refused() -> None:
     other = Arch.model_validate(ARCH.model_dump() | {"stem": {"channels": 4}})
     calibration = calibrate(make_detector(), make_frames(1))
     with pytest.raises(CalibrationError, match="'stem'.*another network"):
-        FakeQuantDetector.start(calibration, other)
+        FakeQuantDetector(other).load_calibration(calibration)
