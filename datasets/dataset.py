@@ -1,7 +1,6 @@
 """From what a reader parsed to a sequence of samples: frames, clipping, classes. One place for the rules of boxes."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +55,7 @@ class Dataset(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Changes when any picture does; 64 hex digits."""
+        """64 hex digits: other pictures, other digits; a copy on another machine has the same."""
         ...
 
 
@@ -107,10 +106,12 @@ class ImageDataset(Sequence[Sample]):
         return sample.image, to_image_pixels(sample)
 
     def fingerprint(self) -> str:
+        # Of what is in the files, not of when they were written: a run is resumed wherever its pictures were copied to.
         digest = hashlib.sha256()
         for record in self.records:
-            status = os.stat(record.path)
-            digest.update(f"{record.image_id}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            with record.path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{record.image_id}\0{content}\n".encode())
         return digest.hexdigest()
 
 

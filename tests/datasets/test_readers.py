@@ -1,6 +1,7 @@
 """Readers: what is written comes back; what is wrong is named with its file, and with its line where there is one."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -285,5 +286,7 @@ def test_fingerprint_follows_the_pictures(tmp_path: Path) -> None:
     assert isinstance(dataset, ImageDataset)
     before = dataset.fingerprint()
     assert before == open_dataset(config_for(tmp_path, "voc"), "train").fingerprint()
+    os.utime(tmp_path / "V/JPEGImages/one.jpg", (0, 0))  # as a copy does
+    assert dataset.fingerprint() == before
     write_image(tmp_path / "V/JPEGImages/one.jpg", 61, 41, seed=9)
     assert dataset.fingerprint() != before
