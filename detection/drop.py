@@ -67,11 +67,16 @@ def measure_drop(network: FloatNetwork, tess: Path, presence: PresenceSpec | Non
     return Drop(float_ap, int8_ap, len(network.pictures), metric)
 
 
-def check_drop(drop: Drop, most: float, worst: str) -> None:
-    """Raise DropError where more than `most` points are lost; `worst` is the layer to look at."""
+def check_drop(drop: Drop, most: float, worst: str, trained: bool = False) -> None:
+    """Raise DropError where more than `most` points are lost; `worst` is the layer to look at, `trained`: under train.int8."""
     if drop.points > most:
+        advice = (
+            "train it longer with train.int8, or begin again from weights of another train.init"
+            if trained
+            else "try --method percentile, more --calibration pictures, or a few epochs of training with train.int8"
+        )
         raise DropError(
             f"int8 loses {drop.points:.1f} points of AP on {drop.images} pictures ({drop.float_ap:.3f} in float, "
             f"{drop.int8_ap:.3f} in int8), more than --max-drop {most:g}; nothing was written. The layer that int8 hurts most "
-            f"is {worst}: try --method percentile, more --calibration pictures, or a few epochs of training with train.int8"
+            f"is {worst}: {advice}"
         )

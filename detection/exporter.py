@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 METADATA_FORMAT = 1
 MAX_DROP = 2.0  # points of AP50
+QUALITY_FRAMES = 4  # training pictures that signal to noise is measured on
 TRAINED_RANGES = "trained"  # the weights were trained in them, `train.int8`
 Say = Callable[[str], None]
 
@@ -161,8 +162,10 @@ def _quantise_network(
     config = parse(checkpoint.config, Config, str(path))
     pictures = load_data_config(data or config.data)
     train = open_dataset(pictures, "train")
-    frames = calibration_frames(train, calibration, config.input.height, config.input.width)
-    if (rounding := load_fake_quantized(checkpoint, str(path))) is None:
+    rounding = load_fake_quantized(checkpoint, str(path))
+    count = calibration if rounding is None else max(verification, QUALITY_FRAMES)  # ranges that were trained stay as they are
+    frames = calibration_frames(train, count, config.input.height, config.input.width)
+    if rounding is None:
         say(f"calibrating on {len(frames)} training pictures")
         ranges = method or DEFAULT_METHOD
         calibrated = calibrate(detector, frames, ranges)
@@ -172,7 +175,7 @@ def _quantise_network(
         raise ExportError(f"{path} was trained in ranges of int8 (train.int8) and keeps them: leave out --method")
     graph = lower(detector.arch, calibrated)
     graph = Graph(graph.tensors, graph.ops, graph.input, graph.outputs, False, config.name)
-    ratios = layer_sqnr(detector, graph, frames[:: max(1, len(frames) // 4)][:4])
+    ratios = layer_sqnr(detector, graph, frames[:: max(1, len(frames) // QUALITY_FRAMES)][:QUALITY_FRAMES])
     worst = worst_layer(ratios)
     worst_text = f"'{worst.name}' ({worst.db:.1f} dB)"
     say(f"signal to quantisation noise: worst layer {worst_text}")
@@ -240,5 +243,5 @@ def _checked_drop(network: Network, tess: Path, max_drop: float, say: Say) -> di
     say(f"comparing AP of float and int8 on {len(network.origin.pictures)} validation pictures")
     drop = measure_drop(network.origin, tess, presence_spec(network.graph, network.metadata))
     say(f"AP {drop.float_ap:.3f} in float, {drop.int8_ap:.3f} in int8: {drop.points:+.1f} points lost")
-    check_drop(drop, max_drop, network.worst)
+    check_drop(drop, max_drop, network.worst, trained=network.ranges == TRAINED_RANGES)
     return drop.as_json()

@@ -15,6 +15,7 @@ from detection.batches import Schedule, TrainPictures, training_batches
 from detection.checkpoint import CheckpointError, load_checkpoint, load_detector, load_fake_quantized
 from detection.config import Config, ConfigError, load_config
 from detection.distributed import World
+from detection.drop import Drop, DropError, check_drop
 from detection.exporter import ExportError, load_network
 from detection.fake_quantize import FakeQuantDetector
 from detection.model.detector import normalise
@@ -241,7 +242,9 @@ def test_a_network_trained_in_int8_keeps_its_ranges(rounded: Trainer) -> None:
     assert not isinstance(detector, FakeQuantDetector)  # float
     calibration = load_fake_quantized(checkpoint, "it").calibration()
     exported = load_network(rounded.run, 4, 2, None, None, lambda _: None)
-    assert exported.ranges == "trained"
+    assert exported.ranges == "trained" and len(exported.frames) == 2
+    with pytest.raises(DropError, match="train it longer with train.int8"):  # not: other ranges
+        check_drop(Drop(0.5, 0.4, 8), 2, exported.worst, trained=True)
     heads = exported.graph.outputs
     assert heads and all(exported.graph.tensors[name].quant == calibration.quantizations[name] for name in heads)
     with pytest.raises(ExportError, match="keeps them: leave out --method"):
