@@ -229,6 +229,17 @@ def receptive_field(layers: Sequence[Layer], name: str) -> int:
     return math.ceil(field[name])
 
 
+def block_places(arch: Arch) -> dict[str, tuple[int, int]]:
+    """By name of each inverted residual: the stride that it works at, and how many come before it at that stride."""
+    stride, number, places = arch.stem.stride, 0, {}
+    for block in arch.blocks:
+        for copy in range(block.repeat):
+            number += 1
+            stride *= block.stride if copy == 0 else 1
+            places[f"block{number}"] = stride, sum(known == stride for known, _ in places.values())
+    return places
+
+
 def _reached_strides(arch: Arch) -> set[int]:
     stride, reached = arch.stem.stride, {arch.stem.stride}
     for block in arch.blocks:

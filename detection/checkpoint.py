@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from detection.arch import Arch
+from detection.arch import Arch, block_places
 from detection.fake_quantize import FakeQuantDetector
 from detection.model.detector import Detector
 from detection.quantize import FoldedDetector
@@ -172,8 +172,14 @@ def check_same(wanted: Arch, arch: Arch, where: str) -> None:
         )
 
 
-def load_alike(detector: Detector, state: dict[str, torch.Tensor], where: str) -> list[str]:
-    """Fill the convolutions of `detector` that `state` has under the same name and shape; returns the names of the others.
+def load_alike(detector: Detector, state: dict[str, torch.Tensor], arch: Arch, where: str) -> list[str]:
+    """Fill the convolutions of `detector` that `state`, of a network `arch`, has in the same place and shape.
+
+    A block's place is its stride and its number at that stride. Residual blocks that `arch` has none for begin as the identity,
+    so that a deeper network finds at first what the other one does.
+
+    Returns:
+        Names of the convolutions that were not filled.
 
     Raises:
         CheckpointError: there is no such convolution, or batch norm is folded into them.
@@ -181,11 +187,31 @@ def load_alike(detector: Detector, state: dict[str, torch.Tensor], where: str) -
     if _rounds(state):
         raise CheckpointError(f"{where} was trained as int8 rounds, batch norm is gone: train.init needs what that began from")
     mine = detector.state_dict()
-    alike = {name: value for name, value in state.items() if name in mine and mine[name].shape == value.shape}
+    moved = _renamed_blocks(state, arch, detector.arch)
+    alike = {name: value for name, value in moved.items() if name in mine and mine[name].shape == value.shape}
     if not any(value.ndim == 4 for value in alike.values()):
         raise CheckpointError(f"{where} shares no convolution with this network: train.init needs one of a similar architecture")
+    known, adds = set(block_places(arch).values()), {layer.name for layer in detector.arch.layers() if layer.kind == "add"}
+    for name, place in block_places(detector.arch).items():
+        if place not in known and f"{name}/add" in adds:
+            gamma = f"convs.{name}/project.norm.weight"
+            alike[gamma] = torch.zeros_like(mine[gamma])
     detector.load_state_dict(alike, strict=False)
     return [name for name in detector.convs if f"convs.{name}.conv.weight" not in alike]
+
+
+def _renamed_blocks(state: dict[str, torch.Tensor], theirs: Arch, mine: Arch) -> dict[str, torch.Tensor]:
+    """A network's weights under the names that `mine` has for blocks in the same place; what it has none for is left out."""
+    names = {place: name for name, place in block_places(mine).items()}
+    now = {f"convs.{name}": names.get(place) for name, place in block_places(theirs).items()}
+    moved = {}
+    for key, value in state.items():
+        block, slash, rest = key.partition("/")
+        if block not in now:
+            moved[key] = value
+        elif now[block] is not None:
+            moved[f"convs.{now[block]}{slash}{rest}"] = value
+    return moved
 
 
 def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

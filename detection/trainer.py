@@ -87,7 +87,7 @@ class Trainer:
         elif path is not None:
             saved = load_checkpoint(path)
             for model in (self.model, self.ema.model):
-                unlike = load_alike(model, saved.ema, str(path))
+                unlike = load_alike(model, saved.ema, saved.arch, str(path))
             if self.world.is_main:
                 print(f"started from {path}" + (f", but for {', '.join(unlike)}" if unlike else ""), flush=True)
 

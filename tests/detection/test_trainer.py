@@ -146,6 +146,26 @@ def test_a_run_starts_from_the_average_of_another(tmp_path: Path) -> None:
     assert not torch.equal(other.model.state_dict()[kept], fresh[kept])
 
 
+def test_a_deeper_network_begins_as_the_one_that_it_started_from(tmp_path: Path) -> None:
+    first = start(tmp_path, "train.epochs=1")
+    first.fit()
+    weights = first.run / "weights" / "last.pt"
+    middle, last = "{expand: 2, channels: 16, stride: 2, repeat: 3}", "{expand: 2, channels: 24, stride: 2, repeat: 2}"
+    deeper = start(tmp_path, f"train.init={weights}", f"arch.blocks=[{{expand: 1.5, channels: 12, stride: 2}}, {middle}, {last}]")
+    deeper.start()
+    images = torch.rand(2, 3, 96, 96) - 0.5
+    with torch.no_grad():
+        outputs = zip(first.ema.model.eval()(images), deeper.model.eval()(images), deeper.ema.model.eval()(images), strict=True)
+    assert all(torch.equal(old, new) and torch.equal(old, average) for old, new, average in outputs)
+    deeper.fit()
+    state = deeper.ema.model.state_dict()
+    assert all(state[f"convs.block{n}/project.norm.weight"].abs().min() > 0 for n in (3, 4, 6))  # and learns to be more
+    shallow = start(tmp_path, f"train.init={deeper.run}/weights/last.pt")
+    shallow.start()  # of three blocks in one place the first
+    kept = "depthwise.conv.weight"
+    assert torch.equal(shallow.model.state_dict()[f"convs.block3/{kept}"], state[f"convs.block5/{kept}"])
+
+
 def test_crops_of_their_own_size(tmp_path: Path) -> None:
     config = config_with("train.crop=[64, 128]")
     source = open_dataset(load_data_config(config.data), "train", 4)
