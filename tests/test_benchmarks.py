@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablations, keras_zoo, other_models, paper_tables
+from benchmarks import ablations, keras_zoo, other_models, paper_tables, unseen_events
 from benchmarks.networks import MOBILENET_V2, MOBILENET_V2_RD, backbone
 from datasets import cli
+from datasets.catalog import open_dataset
+from datasets.config import DataError, load_data_config
 from datasets.strict import load_yaml
 from detection.config import load_config
+from detection.metrics.sizes import SizeEvaluator, input_scales
 from firmware.compiler.graph import Shape
 from firmware.compiler.program import build_program
 from firmware.compiler.schedule import patches
 from firmware.compiler.search import deploy
 from tests.firmware.graphs import Builder, same_window
+
+YUNET = Path(__file__).resolve().parents[2] / "shared" / "data" / "models" / "yunet_s_dynamic.onnx"
 
 
 @pytest.mark.parametrize(("blocks", "patch", "recompute"), [(MOBILENET_V2, 75, 0.093), (MOBILENET_V2_RD, 63, 0.029)])
@@ -115,3 +120,37 @@ def test_the_committed_plans_name_settings_that_exist(plan: Path) -> None:
     arms = load_yaml(plan, ablations.Ablations)
     for name in arms.arms:
         load_config(Path("configs") / arms.config, arms.settings(name))
+
+
+class _Named:
+    """A data set of names."""
+
+    classes = ("face",)
+
+    def __init__(self, *names: str) -> None:
+        self.image_ids = names
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def test_pictures_are_told_apart_by_the_event_that_they_show() -> None:
+    train, val = _Named("1--Riot/a", "1--Riot/b", "3--Fun/c"), _Named("1--Riot/d", "10--Rain/e", "3--Fun/f", "2--Sun/g")
+    parts = unseen_events.groups(train, val, None)
+    names = [part.image_ids for part in parts.values()]
+    assert names == [("1--Riot/a", "1--Riot/b", "3--Fun/c"), ("1--Riot/d", "3--Fun/f"), ("10--Rain/e", "2--Sun/g")]
+    with pytest.raises(DataError, match="nothing to compare"):
+        unseen_events.groups(train, _Named("1--Riot/d"), None)
+
+
+@pytest.mark.skipif(not YUNET.is_file(), reason="the peer is not here")
+def test_the_peer_finds_faces_where_they_are() -> None:
+    """In a picture wider than its input and in one higher, whatever the padding of its canvas."""
+    pictures = open_dataset(load_data_config("configs/data/wider.yaml"), "train", 12)
+    scales = input_scales(pictures, 240, 320)
+    sizes = {sample.width > sample.height for sample in pictures}
+    evaluator = SizeEvaluator(pictures.classes, scales)
+    peer = unseen_events.Yunet(YUNET, 240, 320)
+    for sample in pictures:
+        evaluator.add(sample.image_id, sample.truth, peer.predict([sample])[0].detections)
+    assert sizes == {True, False} and evaluator.result().values["input_ap50_medium"] > 0.7
