@@ -2,18 +2,18 @@
 
     python -m benchmarks.unseen_events yunet_s_dynamic.onnx zoo/face_qvga zoo/face_vga
 
-WIDER FACE sorts its pictures by event, and a development set may hold the training pictures of a few events only. A detector that
-has seen too little finds as much in its training pictures as a peer does (YuNet, trained on all events) and less in others. In
-floats; pictures go into each network's input whole, the peer's in the same size.
+WIDER FACE sorts its pictures by event, and a development set may hold the training pictures of a few events only. What that costs
+shows beside a peer that was trained on all events (YuNet): on pictures of the training, on others of its events, on other events.
+In floats; pictures go into each network's input whole, the peer's in the same size.
 """
 
 import argparse
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
@@ -28,27 +28,27 @@ from detection.detections import Detections
 from detection.evaluate import Evaluation, Prediction, Predictor, evaluate_together
 from detection.metrics.resample import RESAMPLES, interval
 from detection.metrics.sizes import SIZES, SizeEvaluator, input_scales
+from detection.pseudo import find_faces, open_yunet
 from detection.readme import markdown_table
 from detection.results import write_json
 from detection.sources import find_source, open_predictor
+from firmware.compiler.decode import DecodeSettings
 from firmware.compiler.preprocess import content_size, letterbox
 
 SHOWN = ("input_ap50_small", "input_ap50_medium")  # smaller faces are hardly found, larger ones are few
 STRIDE = 32  # YuNet's coarsest: sides of its input are multiples
-SCORE, IOU, CANDIDATES = 0.02, 0.45, 750  # of configs/face_*.yaml
 
 
 class Yunet:
-    """YuNet (libfacedetection.train) as OpenCV runs it, at a size of one's choice."""
+    """YuNet (libfacedetection.train) at a size of one's choice, decoded by the settings of the detector beside it."""
 
     batch = 1
 
-    def __init__(self, path: Path, height: int, width: int) -> None:
-        if not path.is_file():
-            raise DataError(f"{path}: no such peer: give YuNet's .onnx file")
+    def __init__(self, path: Path, height: int, width: int, settings: DecodeSettings) -> None:
+        """Raises DataError as `open_yunet` does."""
         self.name, self.height, self.width = path.stem, height, width
         self._canvas = tuple(-(-side // STRIDE) * STRIDE for side in (height, width))
-        self._net = cv2.FaceDetectorYN.create(str(path), "", self._canvas[::-1], SCORE, IOU, CANDIDATES)
+        self._net = open_yunet(path, settings.score_threshold, settings.iou_threshold, settings.max_candidates)
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         return [Prediction(self._detect(sample)) for sample in samples]
@@ -56,15 +56,12 @@ class Yunet:
     def _detect(self, sample: Sample) -> Detections:
         canvas = np.zeros((*self._canvas, 3), np.uint8)
         canvas[: self.height, : self.width] = letterbox(sample.image, self.height, self.width)
-        found = self._net.detect(cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))[1]
-        if found is None:
-            return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        found = find_faces(self._net, canvas)
         content = content_size((sample.width, sample.height), (self.width, self.height))
-        corners = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], axis=1)
         scale = np.array([sample.width / content.width, sample.height / content.height] * 2)
-        boxes = np.clip(corners * scale, 0, [sample.width, sample.height] * 2).astype(np.float32)
+        boxes = np.clip(found[:, :4] * scale, 0, [sample.width, sample.height] * 2).astype(np.float32)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        boxes, scores = boxes[inside], found[inside, -1].astype(np.float32)
+        boxes, scores = boxes[inside], found[inside, -1]
         best_first = np.argsort(-scores, kind="stable")
         return Detections(boxes[best_first], scores[best_first], np.zeros(len(scores), np.int64))
 
@@ -83,14 +80,23 @@ def groups(train: Dataset, val: Dataset, limit: int | None) -> dict[str, Subset]
     }
 
 
+def compare(predictors: Sequence[Predictor], group: str, pictures: Subset) -> list[Evaluation]:
+    """AP50 by size of several detectors with inputs of one size."""
+    evaluator = partial(SizeEvaluator, pictures.classes, input_scales(pictures, predictors[0].height, predictors[0].width))
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{predictors[-1].width}x{predictors[-1].height}: {group}", total=len(pictures))
+        tell = lambda done, _: progress.update(task, completed=done)  # noqa: E731
+        return evaluate_together(predictors, pictures, lambda: [evaluator()], tell, RESAMPLES)
+
+
 def cell(one: Evaluation) -> str:
     return " / ".join(f"{one.metrics.values[name]:.3f}" for name in SHOWN)
 
 
-def as_json(group: str, one: Evaluation) -> dict[str, Any]:
+def as_json(one: Evaluation) -> dict[str, Any]:
     intervals = {name: [round(v, 4) for v in interval(one.resampled[name])] for name in SHOWN}
     values = {name: round(one.metrics.values[name], 4) for name in SHOWN}
-    return {"pictures": group, "images": one.images, "values": values, "intervals": intervals}
+    return {"images": one.images, "values": values, "intervals": intervals}
 
 
 def main() -> None:
@@ -103,29 +109,21 @@ def main() -> None:
     options = parser.parse_args()
     config = load_data_config(options.data)
     parts = groups(open_dataset(config, "train"), open_dataset(config, "val"), options.limit)
-    rows, found, files = [], [], {options.peer.name: hashlib.sha256(options.peer.read_bytes()).hexdigest()}
+    rows, results, files = [], [], {options.peer.name: hashlib.sha256(options.peer.read_bytes()).hexdigest()}
     for model in options.models:
         source = find_source(model)
-        ours: Predictor = open_predictor(source, "float", raw=False)
-        predictors = [ours, Yunet(options.peer, ours.height, ours.width)]
-        cells: list[list[str]] = [[], []]
-        with Progress(console=Console(stderr=True)) as progress:
-            for group, pictures in parts.items():
-                task = progress.add_task(f"{Path(model).name}: {group}", total=len(pictures))
-                scales = input_scales(pictures, ours.height, ours.width)
-                make = lambda: [SizeEvaluator(pictures.classes, scales)]  # noqa: B023, E731 - called before the loop goes on
-                tell = lambda done, _: progress.update(task, completed=done)  # noqa: B023, E731
-                both = evaluate_together(predictors, pictures, make, tell, RESAMPLES)
-                for index, (name, one) in enumerate(zip((Path(model).name, options.peer.stem), both, strict=True)):
-                    cells[index].append(cell(one))
-                    found.append({"model": name, "input": [ours.height, ours.width], **as_json(group, one)})
-        size = f"{ours.width}x{ours.height}"
-        rows += [[Path(model).name, size, *cells[0]], [options.peer.stem, size, *cells[1]]]
+        ours = open_predictor(source, "float", raw=False)
         files |= {f"{Path(model).name}/checkpoint": source.sha256()[source.checkpoint.name]}
+        predictors = [ours, Yunet(options.peer, ours.height, ours.width, ours.settings)]
+        found = {group: compare(predictors, group, pictures) for group, pictures in parts.items()}
+        for index, name in enumerate((Path(model).name, options.peer.stem)):
+            rows.append([name, f"{ours.width}x{ours.height}", *(cell(both[index]) for both in found.values())])
+            about = {"model": name, "input": [ours.height, ours.width]}
+            results += [{**about, "pictures": group, **as_json(both[index])} for group, both in found.items()]
     columns = ["detector (float)", "input", *(f"{name} ({len(part):,})" for name, part in parts.items())]
     shown = " / ".join(SIZES[name] for name in SHOWN)
     note = f"AP50 of faces of {shown} in the network's input; the number of pictures in brackets."
-    write_json(options.json, {"columns": columns, "rows": rows, "note": note, "results": found, "sha256_of_files": files})
+    write_json(options.json, {"columns": columns, "rows": rows, "note": note, "results": results, "sha256_of_files": files})
     print(markdown_table(columns, rows))
 
 

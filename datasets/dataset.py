@@ -106,6 +106,10 @@ class ImageDataset(Sequence[Sample]):
         return sample.image, to_image_pixels(sample)
 
     def fingerprint(self) -> str:
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         # Of what is in the files, not of when they were written: a run is resumed wherever its pictures were copied to.
         digest = hashlib.sha256()
         for record in self.records:

@@ -29,29 +29,41 @@ from detection.decode import nms
 SIDES = (320, 640)  # pixels: long sides at which the teacher looks, for large and for small faces
 
 
+def open_yunet(path: Path, score: float, iou: float = 0.45, candidates: int = 5000) -> cv2.FaceDetectorYN:
+    """YuNet as OpenCV runs it. Raises DataError: no such file, or none that OpenCV takes for YuNet."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such detector: give YuNet's .onnx file")
+    try:
+        return cv2.FaceDetectorYN.create(str(path), "", (320, 320), score, iou, candidates)
+    except cv2.error:
+        raise DataError(f"{path}: not a face detector that OpenCV can read") from None
+
+
+def find_faces(net: cv2.FaceDetectorYN, image: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) RGB, shown as it is -> float32 (n, 5): corners xyxy in its pixels, score."""
+    net.setInputSize((image.shape[1], image.shape[0]))
+    faces = net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    if faces is None:
+        return np.zeros((0, 5), np.float32)
+    return np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4], faces[:, -1:]], axis=1)
+
+
 class Teacher:
-    """YuNet at several scales, as OpenCV's FaceDetectorYN runs it."""
+    """YuNet at several scales."""
 
     def __init__(self, path: Path, threshold: float) -> None:
-        """Raises DataError: no such file, or none that OpenCV takes for YuNet."""
-        if not path.is_file():
-            raise DataError(f"{path}: no such teacher: give YuNet's .onnx file")
-        try:
-            self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold, 0.45, 5000)
-        except cv2.error:
-            raise DataError(f"{path}: not a face detector that OpenCV can read") from None
+        """Raises DataError as `open_yunet` does."""
+        self._net = open_yunet(path, threshold)
 
     def faces(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (h, w, 3) RGB -> boxes (n, 4) xyxy in its pixels, scores (n,), the best first."""
-        found = [np.zeros((0, 5), np.float32)]
+        found = []
         for side in SIDES:
             scale = side / max(image.shape[:2])
             resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-            self._net.setInputSize((resized.shape[1], resized.shape[0]))
-            faces = self._net.detect(cv2.cvtColor(resized, cv2.COLOR_RGB2BGR))[1]
-            if faces is not None:
-                corners = np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:4]], axis=1) / scale
-                found.append(np.concatenate([corners, faces[:, -1:]], axis=1))
+            faces = find_faces(self._net, resized)
+            faces[:, :4] /= scale
+            found.append(faces)
         return _distinct(np.concatenate(found))
 
 

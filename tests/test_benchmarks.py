@@ -150,7 +150,7 @@ def test_the_peer_finds_faces_where_they_are() -> None:
     scales = input_scales(pictures, 240, 320)
     sizes = {sample.width > sample.height for sample in pictures}
     evaluator = SizeEvaluator(pictures.classes, scales)
-    peer = unseen_events.Yunet(YUNET, 240, 320)
+    peer = unseen_events.Yunet(YUNET, 240, 320, load_config("configs/face_qvga.yaml", []).decode)
     for sample in pictures:
         evaluator.add(sample.image_id, sample.truth, peer.predict([sample])[0].detections)
     assert sizes == {True, False} and evaluator.result().values["input_ap50_medium"] > 0.7

@@ -71,7 +71,7 @@ def test_no_teacher_is_one_line(people: Path, monkeypatch: pytest.MonkeyPatch, c
     out = people / "faces"
     arguments = ("--data", str(people / "people.yaml"), "--out", str(out))
     assert call(monkeypatch, str(people / "no.onnx"), *arguments) == 1
-    assert "no such teacher: give YuNet's .onnx file" in capfd.readouterr().err
+    assert "no such detector: give YuNet's .onnx file" in capfd.readouterr().err
     (people / "no.onnx").write_bytes(b"nothing")
     assert call(monkeypatch, str(people / "no.onnx"), *arguments) == 1
     assert "not a face detector that OpenCV can read" in capfd.readouterr().err and not out.exists()
