@@ -141,7 +141,11 @@ def collate(lessons: Sequence[Lesson]) -> Batch:
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread a loader process: OpenCV's and torch's pools would fight over the cores. Ctrl-C is the trainer's."""
+    """One thread a loader process: OpenCV's and torch's pools would fight over the cores.
+
+    Ctrl-C, and the SIGTERM that a job scheduler sends to a whole process group, are the trainer's: it ends the loaders.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

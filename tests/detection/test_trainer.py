@@ -1,7 +1,10 @@
 """Whole runs on generated scenes: repeatable, resumable to the same bits, and with errors that say what to do."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +99,23 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stop_at: int,
     kept = ("epoch", "train/box_loss", "train/obj_loss", "metrics/mAP50(B)", "lr/pg0")
     a, b = (runs.read_results(run.run / "results.csv", 9) for run in (whole, resumed))
     assert [[row[key] for key in kept] for row in a] == [[row[key] for key in kept] for row in b]
+
+
+def test_a_signal_to_the_whole_process_group_stops_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(tmp_path, "train.workers=2")
+    step = Trainer.step
+
+    def terminated(self: Trainer, *args: object) -> object:
+        processes = (*multiprocessing.active_children(), multiprocessing.current_process())
+        # From outside: where its parent is the one that kills, a loader ends quietly.
+        subprocess.run(["kill", *(str(one.pid) for one in processes)], check=True)
+        time.sleep(0.2)  # a loader that dies of it is dead by now
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "step", terminated)
+    run.fit()
+    assert run.iteration == 1 and load_checkpoint(run.run / "weights" / "last.pt").iteration == 1
+    assert not multiprocessing.active_children()
 
 
 def test_max_minutes_stops_after_an_epoch(tmp_path: Path) -> None:
