@@ -10,7 +10,6 @@ In floats; pictures go into each network's input whole, the peer's in the same s
 import argparse
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +81,16 @@ def groups(train: Dataset, val: Dataset, limit: int | None) -> dict[str, Subset]
 
 def compare(predictors: Sequence[Predictor], group: str, pictures: Subset) -> list[Evaluation]:
     """AP50 by size of several detectors with inputs of one size."""
-    evaluator = partial(SizeEvaluator, pictures.classes, input_scales(pictures, predictors[0].height, predictors[0].width))
+    scales = input_scales(pictures, predictors[0].height, predictors[0].width)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{predictors[-1].width}x{predictors[-1].height}: {group}", total=len(pictures))
-        tell = lambda done, _: progress.update(task, completed=done)  # noqa: E731
-        return evaluate_together(predictors, pictures, lambda: [evaluator()], tell, RESAMPLES)
+        return evaluate_together(
+            predictors,
+            pictures,
+            lambda: [SizeEvaluator(pictures.classes, scales)],
+            lambda done, _: progress.update(task, completed=done),
+            RESAMPLES,
+        )
 
 
 def cell(one: Evaluation) -> str:

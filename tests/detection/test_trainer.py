@@ -108,7 +108,7 @@ def test_a_signal_to_the_whole_process_group_stops_cleanly(tmp_path: Path, monke
     def terminated(self: Trainer, *args: object) -> object:
         processes = (*multiprocessing.active_children(), multiprocessing.current_process())
         # From outside: where its parent is the one that kills, a loader ends quietly.
-        subprocess.run(["kill", *(str(one.pid) for one in processes)], check=True)
+        subprocess.run(["sh", "-c", 'kill "$@"', "sh", *(str(one.pid) for one in processes)], check=True)
         time.sleep(0.2)  # a loader that dies of it is dead by now
         return step(self, *args)
 
