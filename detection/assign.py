@@ -68,8 +68,14 @@ def assign(cells: Cells, truth: Truth, radius: int = 1) -> Assignment:
 @torch.no_grad()
 def ignored_cells(cells: Cells, truth: Truth, n_images: int) -> Tensor:
     """(N, C) bool: cells that touch an ignored box, whose objectness is left untaught unless they are assigned."""
+    return touching_cells(cells, truth, truth.ignore, n_images)
+
+
+@torch.no_grad()
+def touching_cells(cells: Cells, truth: Truth, which: Tensor, n_images: int) -> Tensor:
+    """(N, C) bool: cells that touch a box of `truth` for which `which`, (M,) bool, is true."""
     mask = torch.zeros(n_images, len(cells.centers), dtype=torch.bool, device=cells.centers.device)
-    rows = truth.ignore.nonzero()[:, 0]
+    rows = which.nonzero()[:, 0]
     if len(rows):
         boxes, half = truth.boxes[rows], cells.strides[:, None] / 2
         touches = (cells.centers + half > boxes[:, None, :2]) & (cells.centers - half < boxes[:, None, 2:])

@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
     images: Tensor  # (N, 3, H, W) uint8, channels last in memory
     truth: Truth  # boxes in input pixels
-    teacher: Tensor | None = None  # (N, C) float32 scores of every cell
+    teacher: Tensor | None = None  # (N, C, 5) float32: box and score of every cell
 
     def pin_memory(self) -> "Batch":
         teacher = None if self.teacher is None else self.teacher.pin_memory()
@@ -37,7 +37,7 @@ class Lesson(NamedTuple):
     """What a loader makes of one picture."""
 
     sample: Augmented
-    teacher: np.ndarray | None  # (C,) float32
+    teacher: np.ndarray | None  # (C, 5) float32
 
 
 class _Key(NamedTuple):
@@ -58,7 +58,7 @@ class TrainPictures(TorchDataset):
         rng = np.random.default_rng([self.seed, key.epoch, key.index])
         settings = self.settings.calm() if key.epoch >= self.calm_from else self.settings
         sample = augment(self.source.fetch, key.index, rng, settings, *self.size, count=len(self.source))
-        return Lesson(sample, None if self.teacher is None else self.teacher.scores(sample.image))
+        return Lesson(sample, None if self.teacher is None else self.teacher.answers(sample.image))
 
 
 class Schedule:
@@ -125,7 +125,7 @@ def _with_plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
 def collate(lessons: Sequence[Lesson]) -> Batch:
     """Samples in input pixels -> Batch."""
     items = [lesson.sample for lesson in lessons]
-    scores = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
+    answers = [lesson.teacher for lesson in lessons if lesson.teacher is not None]
     images = torch.from_numpy(np.stack([item.image for item in items])).permute(0, 3, 1, 2)
     counts = [len(item.boxes) for item in items]
     return Batch(
@@ -136,7 +136,7 @@ def collate(lessons: Sequence[Lesson]) -> Batch:
             torch.from_numpy(np.concatenate([item.ignore for item in items])),
             torch.from_numpy(np.repeat(np.arange(len(items)), counts)),
         ),
-        torch.from_numpy(np.stack(scores)) if scores else None,
+        torch.from_numpy(np.stack(answers)) if answers else None,
     )
 
 

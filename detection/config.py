@@ -38,6 +38,8 @@ class LossConfig(StrictModel):
     objectness: float = Field(2.0, ge=0)
     classes: float = Field(1.0, ge=0)
     teacher: float = Field(1.0, ge=0)  # of the teacher's scores, where there is a teacher
+    teacher_box: float = Field(1.0, ge=0)  # and of its boxes
+    teacher_from: float = Field(12.0, ge=0)  # pixels: side from which the teacher sees faces; of smaller ones it is not asked
     box_kind: Literal["ciou", "eiou"] = "ciou"
     objectness_kind: Literal["quality_focal", "bce"] = "quality_focal"
     iou_floor: float = Field(0.2, ge=0, le=1)  # objectness target of an assigned cell = floor + (1 - floor) * IoU
@@ -72,7 +74,7 @@ class TrainConfig(StrictModel):
     cache: bool = True  # decode once, into runs/cache
     cache_side: int | None = Field(None, ge=16)  # pixels: longer pictures are shrunk in the cache
     tuning: float = Field(0.0, ge=0, lt=1)  # share of the training pictures held out to validate on; 0: the val split
-    teacher: Path | None = None  # YuNet's .onnx: distil its scores (one class, strides 8, 16, 32)
+    teacher: Path | None = None  # YuNet's .onnx: distil its scores and boxes (one class, strides 8, 16, 32)
     val_every: int = Field(5, ge=1)  # epochs
     val_images: int = Field(400, ge=1)  # at most; evenly spread over the split
     save_every_s: float = Field(120.0, gt=0)  # last.pt within an epoch

@@ -7,16 +7,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detection.arch import Arch
-from detection.assign import Truth, assign, ignored_cells
-from detection.boxes import ciou, eiou
+from detection.assign import Truth, assign, ignored_cells, touching_cells
+from detection.boxes import area, ciou, eiou
 from detection.config import LossConfig
-from detection.decode import decode_boxes, flatten
+from detection.decode import Cells, decode_boxes, flatten
+
+TEACHER_SURE = 0.3  # score from which a cell learns the teacher's box, and is not taught that nothing is there
 
 
 class Loss(NamedTuple):
     """Weighted terms, each a scalar; the number of cells that learn an object."""
 
-    terms: dict[str, Tensor]  # "box", "objectness" and, with several classes, "class"; with a teacher, "teacher"
+    terms: dict[str, Tensor]  # "box", "objectness", of several classes "class", with a teacher "teacher" and "teacher_box"
     positives: int
 
     @property
@@ -30,7 +32,7 @@ def detection_loss(
     """Loss of a batch: sums over cells divided by the number of assigned cells (at least 1); `presence_loss` of a classifier.
 
     Args:
-        teacher: (N, C) scores in [0, 1] that objectness is to follow as well, in ignored areas too.
+        teacher: (N, C, 5) what it says of every cell, a box in input pixels and a score in [0, 1].
     """
     if arch.classifier is not None:
         return presence_loss(outputs[0][:, :, 0, 0], truth, config)
@@ -44,7 +46,10 @@ def detection_loss(
 
     wanted = torch.zeros_like(cells.objectness)
     wanted[image, cell] = config.iou_floor + (1 - config.iou_floor) * quality
-    weight = (~ignored_cells(cells, truth, n_images)).float()
+    untaught = ignored_cells(cells, truth, n_images)
+    if teacher is not None:
+        untaught |= teacher[..., 4] >= TEACHER_SURE
+    weight = (~untaught).float()
     weight[image, cell] = 1.0
     terms = {
         "box": config.box * scale * (1 - similarity).sum(),
@@ -55,8 +60,24 @@ def detection_loss(
         loss = F.binary_cross_entropy_with_logits(cells.classes[image, cell], one_hot, reduction="sum")
         terms["class"] = config.classes * scale * loss
     if teacher is not None:
-        terms["teacher"] = config.teacher * scale * _objectness(cells.objectness, teacher, config).sum()
+        scores, corners = _teacher_terms(cells, truth, teacher, config)
+        terms |= {"teacher": config.teacher * scale * scores, "teacher_box": config.teacher_box * scale * corners}
     return Loss(terms, len(cell))
+
+
+def _teacher_terms(cells: Cells, truth: Truth, teacher: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Sums over cells of what differs from the teacher's scores, in ignored areas too, and from its boxes, by score.
+
+    A cell at a face too small for the teacher (`loss.teacher_from`) learns neither: there it would learn not to see it.
+    """
+    small = area(truth.boxes) < config.teacher_from**2
+    heard = ~touching_cells(cells, truth, small, len(teacher))
+    score = teacher[..., 4]
+    scores = (heard * _objectness(cells.objectness, score, config)).sum()
+    image, cell = (heard & (score >= TEACHER_SURE)).nonzero(as_tuple=True)
+    boxes = decode_boxes(cells.box[image, cell], cells.centers[cell], cells.strides[cell])
+    similarity, _ = (eiou if config.box_kind == "eiou" else ciou)(boxes, teacher[image, cell, :4])
+    return scores, (score[image, cell] * (1 - similarity)).sum()
 
 
 def presence_loss(logits: Tensor, truth: Truth, config: LossConfig) -> Loss:

@@ -132,6 +132,7 @@ def results_plot(rows: Sequence[Mapping[str, float]], title: str, seams: Sequenc
         ("#d1632b", "objectness", "train/obj_loss"),
         ("#3b8f5c", "class", "train/cls_loss"),
         ("#8a5bb5", "teacher", "train/teacher_loss"),
+        ("#c39be0", "teacher's boxes", "train/teacher_box_loss"),
     ):
         values = _column(rows, column)
         if np.isfinite(values).any():

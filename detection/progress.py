@@ -8,7 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-_LOSSES = (("box", "train/box_loss"), ("obj", "train/obj_loss"), ("cls", "train/cls_loss"), ("teacher", "train/teacher_loss"))
+_LOSSES = (
+    ("box", "train/box_loss"),
+    ("obj", "train/obj_loss"),
+    ("cls", "train/cls_loss"),
+    ("teacher", "train/teacher_loss"),
+    ("its boxes", "train/teacher_box_loss"),
+)
 
 
 class Progress:

@@ -19,6 +19,7 @@ COLUMNS = (
     "train/obj_loss",
     "train/cls_loss",
     "train/teacher_loss",
+    "train/teacher_box_loss",
     "metrics/mAP50(B)",
     "lr/pg0",
     "iteration",

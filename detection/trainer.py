@@ -223,6 +223,7 @@ class Trainer:
             "train/obj_loss": means.get("objectness", math.nan),
             "train/cls_loss": means.get("class", math.nan),
             "train/teacher_loss": means.get("teacher", math.nan),
+            "train/teacher_box_loss": means.get("teacher_box", math.nan),
             "metrics/mAP50(B)": ap,
             "lr/pg0": self.optimizer.param_groups[0]["lr"],
             "iteration": self.iteration,

@@ -6,7 +6,7 @@ import torch
 from detection.arch import Arch
 from detection.assign import Truth
 from detection.config import LossConfig
-from detection.decode import flatten
+from detection.decode import decode_boxes, flatten
 from detection.loss import detection_loss
 from detection.model.detector import Detector
 
@@ -26,6 +26,13 @@ def truth_of(*rows: tuple[int, float, float, float, float, int, bool]) -> Truth:
     boxes = torch.tensor([row[1:5] for row in rows], dtype=torch.float32).reshape(-1, 4)
     return Truth(boxes, torch.tensor(labels, dtype=torch.int64), torch.tensor(ignore, dtype=torch.bool),
                  torch.tensor(image, dtype=torch.int64))  # fmt: skip
+
+
+def answers_of(model: Detector, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """A teacher's that says what the network says itself."""
+    cells = flatten(model.arch, outputs)
+    boxes = decode_boxes(cells.box, cells.centers, cells.strides)
+    return torch.cat([boxes, cells.objectness[..., None].sigmoid()], -1).detach()
 
 
 @pytest.mark.parametrize("n_classes", [1, 3])
@@ -61,15 +68,54 @@ def test_an_ignored_area_teaches_nothing() -> None:
 def test_a_teacher_pulls_scores_towards_its_own() -> None:
     model = make(1).eval()
     outputs = model(torch.randn(1, 3, 32, 32))
-    cells = flatten(model.arch, outputs)
-    scores = cells.objectness.detach().sigmoid()
-    agrees = detection_loss(model.arch, outputs, truth_of(), LossConfig(), scores)
+    agrees = detection_loss(model.arch, outputs, truth_of(), LossConfig(), answers_of(model, outputs))
     assert agrees.terms["teacher"] == 0
-    raised = scores.clone()
-    raised[0, 5] += 0.5
+    raised = answers_of(model, outputs)
+    raised[0, 5, 4] += 0.2
     detection_loss(model.arch, outputs, truth_of(), LossConfig(objectness=0), raised).total.backward()
     bias = model.convs["head4/objectness"].conv.bias.grad
     assert bias < 0  # a step against the gradient raises the score
+
+
+def test_a_teacher_pulls_boxes_where_it_is_sure() -> None:
+    model = make(1).eval()
+    outputs = [output.detach().requires_grad_() for output in model(torch.randn(1, 3, 32, 32))]
+    answers = answers_of(model, outputs)
+    answers[..., 4] = 0.1
+    answers[0, 9, 4] = 0.8
+    config = LossConfig(objectness=0, teacher=0, teacher_box=1)
+    agrees = detection_loss(model.arch, tuple(outputs), truth_of(), config, answers)
+    assert agrees.terms["teacher_box"].detach() < 1e-5
+    answers[0, :, 2:4] += 3
+    loss = detection_loss(model.arch, tuple(outputs), truth_of(), config, answers)
+    loss.total.backward()
+    moved = outputs[1].grad[0].flatten(1)
+    assert loss.terms["teacher_box"] > 0 and (moved[2:, 9] < 0).all()  # right and bottom are to grow
+    assert moved.any(0).nonzero().ravel().tolist() == [9]
+
+
+def test_where_a_teacher_is_sure_nobody_is_taught_that_nothing_is_there() -> None:
+    model = make(1).eval()
+    outputs = [output.detach().requires_grad_() for output in model(torch.randn(1, 3, 32, 32))]
+    answers = answers_of(model, outputs)
+    answers[..., 4] = 0.0
+    answers[0, 9, 4] = 0.5
+    detection_loss(model.arch, tuple(outputs), truth_of(), LossConfig(teacher=0, teacher_box=0), answers).total.backward()
+    pushed = outputs[0].grad.flatten()
+    assert pushed[9] == 0 and (pushed[:9] > 0).all() and (pushed[10:] > 0).all()
+
+
+def test_a_teacher_is_not_asked_about_faces_too_small_for_it() -> None:
+    model = make(1).eval()
+    outputs = [output.detach().requires_grad_() for output in model(torch.randn(1, 3, 32, 32))]
+    answers = answers_of(model, outputs)
+    answers[..., :4] += 5
+    answers[..., 4] = 0.9
+    config = LossConfig(objectness=0, box=0, teacher_from=12)
+    detection_loss(model.arch, tuple(outputs), truth_of((0, 0, 0, 8, 8, 0, False)), config, answers).total.backward()
+    for map_ in outputs[:2]:
+        touched = map_.grad[0].any(0)
+        assert not touched[:2, :2].any() and touched[2:, :].all() and touched[:, 2:].all()
 
 
 def test_weights_scale_their_terms() -> None:
