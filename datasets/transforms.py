@@ -31,6 +31,9 @@ class AugmentConfig(StrictModel):
     target_size: Range = (10.0, 220.0)  # px, square root of the object's area
     anchor_zoom: Range = (0.42, 2.6)  # limits of that zoom, network pixels per picture pixel
     flip: float = Field(0.5, ge=0, le=1)
+    rotate: float = Field(0.0, ge=0, le=45)  # degrees, largest turn to either side
+    rotate_share: float = Field(0.3, ge=0, le=1)
+    mixup: float = Field(0.0, ge=0, le=1)  # share of samples through which another picture shines
     hsv: tuple[float, float, float] = (0.015, 0.5, 0.4)  # largest change: hue (of a turn), saturation, value (shares)
     hsv_share: float = Field(0.8, ge=0, le=1)
     grey: float = Field(0.05, ge=0, le=1)
@@ -51,10 +54,13 @@ class AugmentConfig(StrictModel):
         return self
 
     def calm(self) -> "AugmentConfig":
-        """For the last epochs: the same crops without mosaic, anchor sampling and extra colours."""
-        return self.model_copy(update={"mosaic": 0.0, "anchor_sampling": 0.0, "grey": 0.0, "colour": "none"})
+        """For the last epochs: the same crops without mosaic, mixup, turns, anchor sampling and extra colours."""
+        return self.model_copy(
+            update={"mosaic": 0.0, "mixup": 0.0, "rotate": 0.0, "anchor_sampling": 0.0, "grey": 0.0, "colour": "none"}
+        )
 
 
+_MIXUP_WEIGHT = (0.55, 0.9)  # of the picture that stays in front
 _ALL_BOXES = AugmentConfig(min_box=0, min_visible=0)
 
 
@@ -82,17 +88,30 @@ def augment(
 
     Args:
         fetch: `fetch(i)` gives a decoded picture, uint8 (H, W, 3), and its truth in pixels of that picture.
-        count: number of pictures that a mosaic may draw from (0 .. count - 1).
+        count: number of pictures that a mosaic and a mixup may draw from (0 .. count - 1).
     """
-    canvas = np.full((h, w, 3), settings.pad, np.uint8)
+    canvas, truth = _composed(fetch, index, rng, settings, (h, w), count)
+    if settings.mixup and rng.random() < settings.mixup:
+        other = _composed(fetch, int(rng.integers(0, max(count, 1))), rng, settings, (h, w), count)
+        canvas, truth = mix((canvas, truth), other, float(rng.uniform(*_MIXUP_WEIGHT)))
+    return Augmented(jitter_colour(canvas, rng, settings), *truth)
+
+
+def _composed(
+    fetch: Fetch, index: int, rng: np.random.Generator, settings: AugmentConfig, shape: tuple[int, int], count: int
+) -> tuple[np.ndarray, GroundTruth]:
+    """Everything that moves pixels: a canvas (h, w, 3) of the picture `index` or of four, perhaps mirrored, perhaps turned."""
+    canvas = np.full((*shape, 3), settings.pad, np.uint8)
     if settings.mosaic and rng.random() < settings.mosaic:
         truth = _mosaic(canvas, fetch, index, rng, settings, count)
     else:
         image, source = fetch(index)
-        truth = _paste(canvas, image, source, _crop(image, source, rng, settings, h, w), settings)
+        truth = _paste(canvas, image, source, _crop(image, source, rng, settings, *shape), settings)
     if rng.random() < settings.flip:
         canvas, truth = flip_horizontally(canvas, truth)
-    return Augmented(jitter_colour(canvas, rng, settings), *truth)
+    if settings.rotate and rng.random() < settings.rotate_share:
+        canvas, truth = rotate(canvas, truth, float(rng.uniform(-settings.rotate, settings.rotate)), settings)
+    return canvas, truth
 
 
 def letterbox_sample(image: np.ndarray, truth: GroundTruth, h: int, w: int, pad: int = 114) -> Augmented:
@@ -115,6 +134,28 @@ def flip_horizontally(image: np.ndarray, truth: GroundTruth) -> tuple[np.ndarray
     boxes = truth.boxes.copy()
     boxes[:, [0, 2]] = image.shape[1] - truth.boxes[:, [2, 0]]
     return cv2.flip(image, 1), truth._replace(boxes=boxes)
+
+
+def rotate(image: np.ndarray, truth: GroundTruth, degrees: float, settings: AugmentConfig) -> tuple[np.ndarray, GroundTruth]:
+    """Turn a picture (h, w, 3) about its centre, anticlockwise. A box becomes that of the turned ellipse that filled it: the
+    corners of a box round a face, and round most things, are empty."""
+    h, w = image.shape[:2]
+    turn = cv2.getRotationMatrix2D(((w - 1) / 2, (h - 1) / 2), degrees, 1.0)  # of pixel centres
+    turned = cv2.warpAffine(image, turn, (w, h), flags=cv2.INTER_LINEAR, borderValue=(settings.pad,) * 3)
+    middle = np.array([w / 2, h / 2])
+    centres = ((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2 - middle) @ turn[:, :2].T + middle
+    half = np.sqrt(((truth.boxes[:, 2:] - truth.boxes[:, :2]) / 2) ** 2 @ (turn[:, :2] ** 2).T)
+    return turned, _cut(np.concatenate([centres - half, centres + half], 1), truth, (0, 0, w, h), settings)
+
+
+def mix(
+    front: tuple[np.ndarray, GroundTruth], behind: tuple[np.ndarray, GroundTruth], weight: float
+) -> tuple[np.ndarray, GroundTruth]:
+    """weight * front + (1 - weight) * behind (mixup: Zhang et al., ICLR 2018). The objects behind are ignored: whether one can
+    still be seen is for a teacher to say."""
+    hidden = behind[1]._replace(ignore=np.ones(len(behind[1].boxes), bool))
+    truth = GroundTruth(*(np.concatenate(parts) for parts in zip(front[1], hidden, strict=True)))
+    return cv2.addWeighted(front[0], weight, behind[0], 1 - weight, 0), truth
 
 
 def _crop(image: np.ndarray, truth: GroundTruth, rng: np.random.Generator, settings: AugmentConfig, h: int, w: int) -> _Placement:

@@ -1,5 +1,6 @@
 """Augmentation: boxes stay inside and stay on their objects, chance comes from the generator alone."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from datasets.annotations import GroundTruth
 from datasets.strict import SettingError, parse
-from datasets.transforms import AugmentConfig, augment, flip_horizontally, letterbox_sample
+from datasets.transforms import AugmentConfig, augment, flip_horizontally, letterbox_sample, rotate
 
 PLAIN = AugmentConfig(hsv_share=0, grey=0)
 
@@ -133,3 +134,47 @@ def test_calm_and_checks() -> None:
     for bad, message in (({"scale": [2, 1]}, "scale must be"), ({"flip": 2}, "flip is 2"), ({"hsv": [1, 0, 0]}, "hsv")):
         with pytest.raises(SettingError, match=message):
             parse(bad, AugmentConfig, "x")
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), degrees=st.floats(-45, 45), axes=st.tuples(st.integers(8, 30), st.integers(8, 30)))
+def test_a_turned_box_is_that_of_the_turned_ellipse(seed: int, degrees: float, axes: tuple[int, int]) -> None:
+    """OpenCV draws the ellipse, NumPy looks where its pixels went."""
+    middle = np.random.default_rng(seed).integers(60, 141, 2)
+    image = np.zeros((200, 200, 3), np.uint8)
+    cv2.ellipse(image, middle.tolist(), axes, 0, 0, 360, (255, 255, 255), -1)
+    box = np.concatenate([middle - axes, np.add(middle, axes) + 1]).astype(np.float32)
+    turned, truth = rotate(image, GroundTruth(box[None], np.zeros(1, np.int64), np.zeros(1, bool)), degrees, PLAIN)
+    white = turned[..., 0] > 127
+    white[:, [0, -1]] = white[[0, -1]] = False  # the border's pad may be brighter than black, never than the half
+    rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
+    assert np.allclose(truth.boxes[0], (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), atol=1.5)
+
+
+def test_what_a_turn_takes_out_of_view_is_gone() -> None:
+    boxes = np.array([[0, 0, 10, 10], [95, 45, 105, 55]], np.float32)
+    truth = GroundTruth(boxes, np.array([1, 2]), np.zeros(2, bool))
+    turned = rotate(np.zeros((100, 200, 3), np.uint8), truth, -45, PLAIN)[1]
+    assert turned.labels.tolist() == [2] and np.allclose(turned.boxes, boxes[1:])
+
+
+def test_what_shines_through_is_ignored() -> None:
+    """Both pictures are seen by their weights, the objects of the one in front are learnt."""
+    config = PLAIN.model_copy(update={"mixup": 1.0, "scale": (1, 1), "aspect": 0, "focus": 0, "flip": 0})
+    front, behind = np.full((64, 64, 3), 200, np.uint8), np.zeros((64, 64, 3), np.uint8)
+    truths = [GroundTruth(np.array([[x, 8, x + 9, 30]], np.float32), np.array([x]), np.zeros(1, bool)) for x in (4, 40)]
+    behinds = 0
+    for seed in range(40):
+        result = augment(lambda i: ((front, behind)[i], truths[i]), 0, np.random.default_rng(seed), config, 64, 64, count=2)
+        assert result.ignore.tolist() == [False, True] and result.labels[0] == 4
+        if result.labels[1] == 40:
+            behinds += 1
+            assert 0.55 * 200 - 1 <= result.image[0, 0, 0] <= 0.9 * 200 + 1
+    assert 0 < behinds < 40
+
+
+def test_the_last_epochs_are_calm() -> None:
+    calm = AugmentConfig(mosaic=1, mixup=1, rotate=45, rotate_share=1, colour="albumentations").calm()
+    image = np.full((40, 40, 3), 9, np.uint8)
+    result = augment(lambda i: (image, GroundTruth.empty()), 0, np.random.default_rng(0), calm, 40, 40, count=1)
+    assert calm.mosaic == calm.mixup == calm.rotate == 0 and result.image.shape == (40, 40, 3)
