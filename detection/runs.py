@@ -104,16 +104,31 @@ def read_results(path: Path, epochs: float) -> list[dict[str, float]]:
     return [row for row in rows if row["epoch"] <= epochs]
 
 
-def join_results(parts: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[dict[str, float]], list[int]]:
-    """Lines of runs that began where the one before ended, counted on; and the epochs at which one ended and the next began."""
-    rows: list[dict[str, float]] = []
+def history(run: Path, epochs: float) -> list[dict[str, float]]:
+    """The lines that led to `epochs` of a run: first those of the runs before it (`keep_history`). Each run counts anew."""
+    return [*read_results(run / "earlier.csv", math.inf), *read_results(run / "results.csv", epochs)]
+
+
+def keep_history(run: Path, init: Path, epochs: float) -> None:
+    """earlier.csv of a run: the lines that led to the weights `init` that it starts from, a run's after `epochs`, or the zoo's.
+    That folder may be gone when this run ends, or be the one in the zoo that it replaces."""
+    folder = init.resolve().parent
+    rows = history(folder.parent, epochs) if folder.name == "weights" else history(folder, math.inf)
+    if rows:
+        write_results(run / "earlier.csv", rows)
+
+
+def join_results(rows: Sequence[Mapping[str, float]]) -> tuple[list[dict[str, float]], list[int]]:
+    """Lines of runs, each of which began where the one before ended, counted on; and the epochs at which one ended."""
+    joined: list[dict[str, float]] = []
     seams: list[int] = []
-    for part in parts:
-        before = {column: rows[-1][column] if rows else 0 for column in ("epoch", "time", "iteration")}
-        if rows:
-            seams.append(int(before["epoch"]))
-        rows += [{**row, **{column: row[column] + start for column, start in before.items()}} for row in part]
-    return rows, seams
+    start: dict[str, float] = {"epoch": 0, "time": 0, "iteration": 0}
+    for last, row in zip([None, *rows], rows, strict=False):
+        if last is not None and row["epoch"] <= last["epoch"]:
+            start = {column: joined[-1][column] for column in start}
+            seams.append(int(start["epoch"]))
+        joined.append({**row, **{column: row[column] + before for column, before in start.items()}})
+    return joined, seams
 
 
 def _cell(value: float) -> str:

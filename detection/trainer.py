@@ -89,6 +89,7 @@ class Trainer:
             for model in (self.model, self.ema.model):
                 unlike = load_alike(model, saved.ema, saved.arch, str(path))
             if self.world.is_main:
+                runs.keep_history(self.run, path, saved.epoch)
                 print(f"started from {path}" + (f", but for {', '.join(unlike)}" if unlike else ""), flush=True)
 
     def _start_int8(self) -> None:
@@ -100,6 +101,7 @@ class Trainer:
         for model in (self.model, self.ema.model):
             model.load_calibration(calibration)
         if self.world.is_main:
+            runs.keep_history(self.run, path, saved.epoch)
             print(f"started from {path}, rounding as int8 does: ranges by {method} of {len(frames)} pictures", flush=True)
 
     def resume(self) -> None:

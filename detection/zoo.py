@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def pack(run: Path, folder: Path, overrides: list[str]) -> None:
     """Write checkpoint.pt (averaged weights alone) and the curves of `run` into `folder`; overrides change its config.
 
-    The curves begin with those of the runs whose weights it started from (`train.init`), where these are there.
+    The curves begin with those that led to the weights it started from (`train.init`).
     """
     from detection.checkpoint import load_detector, save_checkpoint
     from detection.plots import results_plot
@@ -46,21 +46,10 @@ def pack(run: Path, folder: Path, overrides: list[str]) -> None:
     bare = replace(checkpoint, config=config.as_dict(), model={}, optimizer={}, scaler={}, rng_state=None)
     save_checkpoint(folder / "checkpoint.pt", bare)
     runs.write_text(folder / "args.yaml", runs.to_yaml(config))
-    rows, seams = runs.join_results(_curves(run, config.train.init, checkpoint.epoch))
+    rows, seams = runs.join_results(runs.history(run, checkpoint.epoch))
     if rows:  # the learning curve is part of a model
         runs.write_results(folder / "results.csv", rows)
         runs.write_bytes(folder / "results.png", results_plot(rows, config.name, seams))
-
-
-def _curves(run: Path, init: Path | None, epochs: int) -> list[list[dict[str, float]]]:
-    """results.csv of the runs that led to `epochs` of this one, the first ones first."""
-    from detection.checkpoint import load_checkpoint
-
-    own = runs.read_results(run / "results.csv", epochs)
-    before = init.parent.parent if init is not None and init.parent.name == "weights" else None  # a run's, no zoo folder's
-    if before is None or not init.is_file() or not (before / "args.yaml").is_file():
-        return [own]
-    return [*_curves(before, runs.read_run(before).train.init, load_checkpoint(init).epoch), own]
 
 
 def write_examples(folder: Path, data: str, min_score: float, count: int) -> None:

@@ -73,6 +73,14 @@ def test_curves_go_back_to_where_the_training_began(folder: Path, tmp_path: Path
     text = zoo.card(packed)
     assert "2 epochs of training (8 iterations, 16 pictures an epoch) after 1 of earlier parts" in text and "Dotted lines" in text
     assert "Dotted lines" not in zoo.card(folder)
+    # The next one starts from the zoo folder and replaces it, packed twice; the second run is gone.
+    shutil.rmtree(tmp_path / "second")
+    settings = ("name=third", "train.epochs=2", "train.val_images=2", f"train.init={packed}/checkpoint.pt")
+    door(monkeypatch, train.main, "--config", "configs/tiny.yaml", "--runs", tmp_path, *settings)
+    for _ in range(2):
+        door(monkeypatch, zoo.main, "pack", tmp_path / "third", packed)
+    again = runs.read_results(packed / "results.csv", 9)
+    assert again[:3] == rows and [row["epoch"] for row in again] == [1, 2, 3, 4, 5]
 
 
 def test_examples_show_boxes_and_the_card_shows_examples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
