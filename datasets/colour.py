@@ -46,8 +46,8 @@ def _pipeline() -> Any:
 
     return A.Compose(
         [
-            A.RandomBrightnessContrast(brightness_limit=0.25, contrast_limit=0.25, p=0.4),
-            A.RandomGamma(gamma_limit=(70, 140), p=0.2),
+            A.RandomBrightnessContrast(brightness_limit=0.3, contrast_limit=0.3, p=0.5),
+            A.RandomGamma(gamma_limit=(60, 220), p=0.3),
             A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=(3, 7))], p=0.15),
             A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
             A.ImageCompression(quality_range=(40, 95), p=0.15),
