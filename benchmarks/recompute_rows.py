@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.networks import MNASNET_B1, MOBILENET_V2, MOBILENET_V2_RD, backbone
+from benchmarks.segment_cost import peak_and_work
 from firmware.compiler.geometry import COLUMNS
 from firmware.compiler.program import Program
 from firmware.compiler.schedule import Segment, reference_of
 from firmware.compiler.search import Deployment, search_orders
 from firmware.compiler.tflite import read_tflite
-from tests.firmware.test_search import peak_and_work
 
 
 def ways(program: Program, first: int, stop: int) -> tuple[list[Segment], list[Segment]]:
