@@ -48,6 +48,15 @@ def _pipeline() -> Any:
         [
             A.RandomBrightnessContrast(brightness_limit=0.3, contrast_limit=0.3, p=0.5),
             A.RandomGamma(gamma_limit=(60, 220), p=0.3),
+            A.RandomToneCurve(scale=0.3, p=0.2),
+            A.PlanckianJitter(p=0.2),
+            A.OneOf(
+                [
+                    A.RandomShadow(shadow_roi=(0, 0, 1, 1), shadow_intensity_range=(0.3, 0.7)),
+                    A.Illumination(intensity_range=(0.1, 0.2)),
+                ],
+                p=0.25,
+            ),
             A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=(3, 7))], p=0.15),
             A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
             A.ImageCompression(quality_range=(40, 95), p=0.15),

@@ -33,6 +33,7 @@ class AugmentConfig(StrictModel):
     flip: float = Field(0.5, ge=0, le=1)
     rotate: float = Field(0.0, ge=0, le=45)  # degrees, largest turn to either side
     rotate_share: float = Field(0.3, ge=0, le=1)
+    occlude: float = Field(0.0, ge=0, le=1)  # share of objects one side of which is hidden by something else in the picture
     mixup: float = Field(0.0, ge=0, le=1)  # share of samples through which another picture shines
     hsv: tuple[float, float, float] = (0.015, 0.5, 0.4)  # largest change: hue (of a turn), saturation, value (shares)
     hsv_share: float = Field(0.8, ge=0, le=1)
@@ -54,13 +55,14 @@ class AugmentConfig(StrictModel):
         return self
 
     def calm(self) -> "AugmentConfig":
-        """For the last epochs: the same crops without mosaic, mixup, turns, anchor sampling and extra colours."""
-        return self.model_copy(
-            update={"mosaic": 0.0, "mixup": 0.0, "rotate": 0.0, "anchor_sampling": 0.0, "grey": 0.0, "colour": "none"}
-        )
+        """For the last epochs: the same crops without mosaic, mixup, turns, occlusion, anchor sampling and extra colours."""
+        off = {"mosaic": 0.0, "mixup": 0.0, "rotate": 0.0, "occlude": 0.0, "anchor_sampling": 0.0, "grey": 0.0, "colour": "none"}
+        return self.model_copy(update=off)
 
 
 _MIXUP_WEIGHT = (0.55, 0.9)  # of the picture that stays in front
+_OCCLUDED = (0.15, 0.45)  # of an object's height or width
+_OCCLUDED_FROM = 8.0  # px, shorter side of an object: smaller ones have little to spare
 _ALL_BOXES = AugmentConfig(min_box=0, min_visible=0)
 
 
@@ -111,6 +113,9 @@ def _composed(
         canvas, truth = flip_horizontally(canvas, truth)
     if settings.rotate and rng.random() < settings.rotate_share:
         canvas, truth = rotate(canvas, truth, float(rng.uniform(-settings.rotate, settings.rotate)), settings)
+    for box in truth.boxes[~truth.ignore] if settings.occlude else ():
+        if rng.random() < settings.occlude and (box[2:] - box[:2]).min() >= _OCCLUDED_FROM:
+            occlude(canvas, box, rng)
     return canvas, truth
 
 
@@ -146,6 +151,25 @@ def rotate(image: np.ndarray, truth: GroundTruth, degrees: float, settings: Augm
     centres = ((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2 - middle) @ turn[:, :2].T + middle
     half = np.sqrt(((truth.boxes[:, 2:] - truth.boxes[:, :2]) / 2) ** 2 @ (turn[:, :2] ** 2).T)
     return turned, _cut(np.concatenate([centres - half, centres + half], 1), truth, (0, 0, w, h), settings)
+
+
+def occlude(image: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> None:
+    """Hide one side of the object in `box`, in place, under an ellipse of what some other part of the picture shows (random
+    erasing, Zhong et al., AAAI 2020, with a picture's own texture): hats, masks, hands, whoever stands in front."""
+    h, w = image.shape[:2]
+    side, sides = int(rng.integers(4)), box[2:] - box[:2]
+    axis = side & 1  # 0: left or right, 1: top or bottom
+    centre = (box[:2] + box[2:]) / 2
+    centre[axis] = box[side]
+    half = sides * rng.uniform(0.5, 0.8)
+    half[axis] = sides[axis] * rng.uniform(*_OCCLUDED)
+    x1, y1 = np.maximum(centre - half, 0).astype(int)
+    x2, y2 = np.minimum(np.ceil(centre + half), (w, h)).astype(int)
+    x, y = int(rng.integers(0, w - (x2 - x1) + 1)), int(rng.integers(0, h - (y2 - y1) + 1))
+    cover = image[y : y + y2 - y1, x : x + x2 - x1].copy()
+    rows, columns = np.mgrid[y1:y2, x1:x2] + 0.5
+    inside = ((columns - centre[0]) / half[0]) ** 2 + ((rows - centre[1]) / half[1]) ** 2 <= 1
+    image[y1:y2, x1:x2][inside] = cover[inside]
 
 
 def mix(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from datasets.annotations import GroundTruth
 from datasets.strict import SettingError, parse
-from datasets.transforms import AugmentConfig, augment, flip_horizontally, letterbox_sample, rotate
+from datasets.transforms import AugmentConfig, augment, flip_horizontally, letterbox_sample, occlude, rotate
 
 PLAIN = AugmentConfig(hsv_share=0, grey=0)
 
@@ -151,6 +151,40 @@ def test_a_turned_box_is_that_of_the_turned_ellipse(seed: int, degrees: float, a
     assert np.allclose(truth.boxes[0], (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), atol=1.5)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_what_hides_an_object_leaves_most_of_it(seed: int) -> None:
+    """A white object on black: some of it goes, its middle stays, and nothing far from it changes."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((120, 160, 3), np.uint8)
+    corner = rng.integers(0, (130, 90))
+    box = np.concatenate([corner, corner + rng.integers(10, 30, 2)])
+    x1, y1, x2, y2 = box
+    image[y1:y2, x1:x2] = 255
+    before = image.copy()
+    occlude(image, box.astype(np.float32), rng)
+    changed = (image != before).any(2)
+    left = (image[y1:y2, x1:x2] == 255).mean()
+    assert 0.4 < left and (left < 1 or changed[y1:y2, x1:x2].sum() == 0)
+    assert (image[(y1 + y2) // 2, (x1 + x2) // 2] == 255).all()
+    near = np.zeros_like(changed)
+    reach_x, reach_y = int(0.5 * (x2 - x1)) + 1, int(0.5 * (y2 - y1)) + 1
+    near[max(0, y1 - reach_y) : y2 + reach_y, max(0, x1 - reach_x) : x2 + reach_x] = True
+    assert not (changed & ~near).any()
+
+
+def test_a_share_of_objects_is_hidden() -> None:
+    """In a picture of noise every cover differs from what it covers; small and ignored objects are left alone."""
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 256, (100, 200, 3), dtype=np.uint8)
+    boxes = np.array([[10, 10, 40, 50], [100, 20, 140, 60], [60, 70, 66, 76]], np.float32)
+    truth = GroundTruth(boxes, np.zeros(3, np.int64), np.array([False, True, False]))
+    plain = AugmentConfig(scale=(1, 1), aspect=0, focus=0, flip=0, hsv=(0, 0, 0), grey=0, min_box=0)
+    hidden = augment(lambda _: (picture, truth), 0, np.random.default_rng(0), plain.model_copy(update={"occlude": 1.0}), 100, 200)
+    changed = (hidden.image != picture).any(2)
+    assert changed[10:50, 10:40].mean() > 0.04 and not changed[:, 75:].any() and not changed[70:76, 60:66].any()
+    assert np.array_equal(hidden.boxes, boxes)
+
+
 def test_what_a_turn_takes_out_of_view_is_gone() -> None:
     boxes = np.array([[0, 0, 10, 10], [95, 45, 105, 55]], np.float32)
     truth = GroundTruth(boxes, np.array([1, 2]), np.zeros(2, bool))
@@ -174,7 +208,7 @@ def test_what_shines_through_is_ignored() -> None:
 
 
 def test_the_last_epochs_are_calm() -> None:
-    calm = AugmentConfig(mosaic=1, mixup=1, rotate=45, rotate_share=1, colour="albumentations").calm()
+    calm = AugmentConfig(mosaic=1, mixup=1, rotate=45, rotate_share=1, occlude=1, colour="albumentations").calm()
     image = np.full((40, 40, 3), 9, np.uint8)
     result = augment(lambda i: (image, GroundTruth.empty()), 0, np.random.default_rng(0), calm, 40, 40, count=1)
-    assert calm.mosaic == calm.mixup == calm.rotate == 0 and result.image.shape == (40, 40, 3)
+    assert calm.mosaic == calm.mixup == calm.rotate == calm.occlude == 0 and result.image.shape == (40, 40, 3)
